@@ -10,8 +10,8 @@ __all__ = ['NEEDED', 'BESIDE', 'UNITS', 'LOWER', 'TIDY', 'ESCAPES', 'WIDTH', 'GR
            'results', 'escape', 'table_files', 'tex_cell', 'tex_tabular', 'tex_blocks', 'to_latex', 'pair_facts',
            'fact_notes', 'information', 'look', 'house', 'picture', 'settle', 'point', 'reference_of', 'curve_rows',
            'curves', 'corner', 'name_ends', 'end_name', 'draw_lines', 'line_files', 'size_rows', 'sizes', 'decode_map',
-           'rename_clusters', 'map_rows', 'draw_points', 'maps', 'settings', 'score_card', 'run_curves', 'run_map',
-           'run_clusters', 'render', 'write']
+           'rename_clusters', 'map_rows', 'draw_points', 'maps', 'settings', 'score_card', 'shown', 'run_curves',
+           'run_map', 'run_clusters', 'render', 'write']
 
 # %% ../nbs/08_artefacts.ipynb #400aefb5
 import csv
@@ -29,6 +29,7 @@ import matplotlib
 import numpy as np
 from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
+from IPython.display import Image as Picture
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -775,6 +776,16 @@ def score_card(
     "The scores of the last epoch, as fractions, and what they cost."
     cost = {name: record["receipt"].get(name) for name in ("device", "threads", "seconds", "peak_memory_mb", "commit")}
     return DataFrame({"value": {**{n: round(v, 4) for n,v in record["scores"].items()}, **cost}})
+
+# %% ../nbs/08_artefacts.ipynb #f6d7d32d
+def shown(
+    figure:Figure|None # A picture, or nothing to show
+)->Picture|None: # What a notebook shows, whatever its backend
+    "A figure as a picture for the page."
+    if figure is None: return None
+    data = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(data)
+    return Picture(data.getvalue(), width=640)
 
 # %% ../nbs/08_artefacts.ipynb #bad08c2d
 def run_curves(

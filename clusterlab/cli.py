@@ -16,7 +16,7 @@ from pathlib import Path
 
 # %% ../nbs/11_cli.ipynb #85ebe722
 def list_(
-    what:str="methods", # methods, data, budgets, artefacts, runs, or a method's name for its options
+    what:Param("methods, data, budgets, artefacts, runs, or a method's name for its options", str, opt=False, nargs="?")="methods",
     root:str=None # Folder of all records; default: runs of the project
 ):
     "What there is."
@@ -28,19 +28,34 @@ def list_(
     for name,text in rows: print(f"{name:{width}}  {text}".rstrip())
 
 # %% ../nbs/11_cli.ipynb #42b21900
-def list_methods(): return [(name, (desk.method_class(name).__doc__ or "").strip()) for name in desk.method_names()]
+def list_methods():
+    "Name and one line of every method."
+    return [(name, (desk.method_class(name).__doc__ or "").strip()) for name in desk.method_names()]
 
-def list_data(): return [*data.NAMES.items(), ("<folder>", "your own images, with or without class folders")]
+def list_data():
+    "Name and one line of every data set."
+    return [*data.NAMES.items(), ("<folder>", "your own images, with or without class folders")]
 
-def list_options(method): return [(f"{name}={default!r}", meaning) for name,(_,default,meaning) in desk.options(method).items()]
+def list_options(
+    method:str # A name of `list_methods`
+)->list: # (name=default, meaning)
+    "Every option of a method."
+    return [(f"{name}={default!r}", meaning) for name,(_,default,meaning) in desk.options(method).items()]
 
-def list_artefacts(): return [(f"{d}/{key}", entry["title"]) for d in desk.documents() for key,entry in desk.page(d)["artefact"].items()]
+# %% ../nbs/11_cli.ipynb #253dd239
+def list_artefacts():
+    "Every table and figure that has a page, with its title."
+    return [(f"{d}/{key}", entry["title"]) for d in desk.documents() for key,entry in desk.page(d)["artefact"].items()]
 
 def list_budgets():
+    "Every budget with what it sets for all methods."
     layers = desk.budgets()
     return [(name, ", ".join(f"{k}={v}" for k,v in layers[name].get("all", {}).items())) for name in desk.budget_names()]
 
-def list_runs(root=None):
+def list_runs(
+    root=None # Folder of all records; None: runs of the project
+)->list: # (place, what came out)
+    "Every run on record."
     found = runs.find_records(root or desk.home()/"runs")
     return [(f"{r['spec']['method']}/{r['spec']['dataset']['name']}/{r['id']}", f"{r['label']}, {r['spec']['budget']}, seed {r['spec']['seed']}: {r['reason'] or desk.one_line(r['scores'])}")
             for r in found.values()]
@@ -68,7 +83,7 @@ def run(
 
 # %% ../nbs/11_cli.ipynb #ab11c8ee
 def reproduce(
-    target:str="pipcdr", # document, or document/artefact
+    target:Param("document, or document/artefact", str, opt=False, nargs="?")="pipcdr",
     budget:str="laptop", # A name of `clusterlab list budgets`
     seeds:int=None, # How many seeds; default: those on the document's page
     jobs:int=None, # Runs at a time; default: one for each core up to 2
@@ -82,7 +97,7 @@ def reproduce(
     desk.reproduce(target, budget, seeds, jobs, dry_run, runs_root, root, out)
 
 def report(
-    target:str=None, # document, or document/artefact; default: all documents
+    target:Param("document, or document/artefact; default: all documents", str, opt=False, nargs="?")=None,
     runs_root:str=None, # Folder of all records; default: runs of the project
     out:str=None # Folder that gets tables/ and figures/; default: the project
 ):
@@ -93,7 +108,7 @@ def report(
 # %% ../nbs/11_cli.ipynb #35107707
 def data_(
     action:str, # verify or get
-    name:str="digits", # A name of `clusterlab list data`, or a folder
+    name:Param("a name of `clusterlab list data`, or a folder", str, opt=False, nargs="?")="digits",
     root:str=None # Where data sets lie; default: CLUSTERLAB_DATA, then ~/.cache/clusterlab
 ):
     "Check a data set, or get it."
@@ -123,6 +138,7 @@ def main(
     try: COMMANDS[argv[0]](**{n: v for n,v in given.items() if n not in ("pdb", "xtra")})
     except (ValueError, FileNotFoundError, BlockingIOError) as why: print(f"clusterlab: {why}", file=sys.stderr); sys.exit(2)
     except (RuntimeError, FloatingPointError) as why: print(f"clusterlab: {why}", file=sys.stderr); sys.exit(1)
+    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt: print("clusterlab: interrupted; the run goes on from its checkpoint next time", file=sys.stderr); sys.exit(130)
 
 # %% ../nbs/11_cli.ipynb #4695f2fc
@@ -140,4 +156,5 @@ def gather(
     return rest + (["--set", *values] if values else [])
 
 # %% ../nbs/11_cli.ipynb #3a484b0c
+#| eval: false
 if __name__ == "__main__": main()

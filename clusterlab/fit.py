@@ -16,7 +16,7 @@ import torch
 from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 # %% ../nbs/06_fit.ipynb #66dfc5df
 QUESTIONS = "groups pick views loss stepped embed assign refresh".split()
@@ -54,7 +54,6 @@ def batches(
     dice:torch.Generator # Where the order comes from
 )->list: # Index tensors, each of `size` images
     "A random order of all images in full batches; what is left over waits for the next epoch."
-    if not 2 <= size <= n: raise ValueError(f"batch is {size}, but must lie between 2 and the {n} images")
     return list(torch.randperm(n, generator=dice)[:n//size*size].split(size))
 
 # %% ../nbs/06_fit.ipynb #ab0f4537
@@ -64,8 +63,7 @@ def optimizer_for(
     weight_decay:float=5e-4 # On every parameter, batch-norm and biases included
 )->torch.optim.Optimizer: # SGD with one group for each learning-rate factor
     "Stochastic gradient descent over the groups of the method."
-    fused = all(p.is_cuda for g in method.groups() for p in g["params"])
-    return torch.optim.SGD(method.groups(), lr=0., momentum=momentum, weight_decay=weight_decay, fused=fused)
+    return torch.optim.SGD(method.groups(), lr=0., momentum=momentum, weight_decay=weight_decay, fused=True)
 
 def step(
     method, # What is trained
@@ -221,33 +219,45 @@ def fit(
     "Train `method` on `images` and tell what happened, epoch by epoch."
     check_method(method)
     plan = check_plan(images, epochs, stop, warmup, batch, lr, every, precision, seed)
+    method.to(memory_format=torch.channels_last)
     if plan["stop"] == 0: return [{"epoch": 0, **look(method, images, 0, evaluate)}]
     optimizer = optimizer_for(method, momentum, weight_decay)
-    done, history = begin(method, optimizer, checkpoint, init)
+    own = bool(checkpoint) and Path(checkpoint).exists()
+    done, history = begin(method, optimizer, checkpoint if own else init)
     if done > plan["stop"]: raise ValueError(f"stop is {plan['stop']}, but the checkpoint has done {done} epochs already")
     if not history: history = [{"epoch": 0, **look(method, images, 0, evaluate)}]
-    elif done < plan["stop"]: look(method, images, done)
+    elif not own and done < plan["stop"]: look(method, images, done)
     epochs_left = tqdm(range(done, plan["stop"]), disable=not progress, initial=done, total=plan["stop"], unit="epoch")
     for _ in run_epochs(method, images, optimizer, epochs_left, plan, history, evaluate, checkpoint, save_s): pass
     return history
 
 # %% ../nbs/06_fit.ipynb #4331476a
-def check_plan(images, epochs, stop, warmup, batch, lr, every, precision, seed):
+def check_plan(
+    images, # All images
+    epochs:int, # Length of the schedule
+    stop:int|None, # Last epoch of this run
+    warmup:float, # Fraction of the schedule
+    batch:int, # Images a step
+    lr:float, # For a batch of 256
+    every:int, # Epochs between two looks
+    precision:str, # fp32, bf16 or auto
+    seed:int # Of everything random
+)->dict: # epochs, stop, warmup (epochs), batch, peak (rate), every, precision, seed
     "The checked numbers of a run, ready to use; `ValueError` names value and rule."
     if images.dtype != torch.uint8 or images.ndim != 4: raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}, but must be uint8, N x C x H x W")
     stop = epochs if stop is None else stop
     for name,value,low in (("epochs", epochs, 0), ("stop", stop, 0), ("every", every, 1), ("lr", lr, 0), ("seed", seed, 0)):
         if not value >= low: raise ValueError(f"{name} is {value}, but must be at least {low}")
     if stop > epochs: raise ValueError(f"stop is {stop}, but the schedule has {epochs} epochs")
+    if epochs and not 2 <= batch <= len(images): raise ValueError(f"batch is {batch}, but must lie between 2 and the {len(images)} images")
     if not 0 <= warmup <= 1: raise ValueError(f"warmup is {warmup}, but is a fraction of the schedule, from 0 to 1")
     if precision not in ("auto", "fp32", "bf16"): raise ValueError(f"precision is '{precision}', but must be auto, fp32 or bf16")
     if precision == "auto": precision = "bf16" if images.is_cuda else "fp32"
     return dict(epochs=epochs, stop=stop, warmup=warmup*epochs, batch=batch, peak=lr*batch/256, every=every, precision=precision, seed=seed)
 
 # %% ../nbs/06_fit.ipynb #7a9a568f
-def begin(method, optimizer, checkpoint, init):
-    "Epochs done and history so far, with the weights in place."
-    source = checkpoint if checkpoint and Path(checkpoint).exists() else init
+def begin(method, optimizer, source):
+    "Epochs done and history so far, with the weights of the checkpoint `source` in place."
     if source is None: return 0, []
     tensors, done, history = read_checkpoint(source)
     load_state(method, optimizer, tensors)

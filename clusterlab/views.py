@@ -37,6 +37,8 @@ class Recipe:
     rotate:float = 0. # Largest turn, in degrees, either way
     shift:float = 0. # Largest shift, as a fraction of the side, either way
     shear:float = 0. # Largest horizontal shear, in degrees, either way
+    zoom:float = 1. # Largest magnification; down to its inverse, evenly in the logarithm
+    stretch:float = 1. # Largest ratio of the magnifications in width and in height; down to its inverse
     def __post_init__(self): check_recipe(self)
 
 # %% ../nbs/01_views.ipynb #bdc79a49
@@ -55,6 +57,8 @@ def check_recipe(
     for name, most in dict(flip=1, jitter_p=1, gray=1, blur=1, solarize=1, rotate=180, shift=1, shear=89).items():
         value = getattr(r, name)
         if not 0 <= value <= most: raise ValueError(f"{name} must lie in 0..{most}, got {value}")
+    for name in ("zoom", "stretch"):
+        if not 1 <= getattr(r, name) < 1e3: raise ValueError(f"{name} must be a factor of at least 1, got {getattr(r, name)}")
     if len(r.jitter) != 4 or not all(0 <= s < 1e6 for s in r.jitter) or r.jitter[3] > .5:
         raise ValueError(f"jitter must be four strengths of at least 0, the last (hue) at most .5, got {r.jitter}")
     if r.blur and r.size < 2: raise ValueError(f"blur needs a size of at least 2, got {r.size}")
@@ -64,7 +68,8 @@ RECIPES = {
     "simclr": dict(),                                          # 32 pixels: crop, flip, colours
     "simclr-large": dict(blur=.5),                             # larger images: blur as well
     "weak": dict(crop=(.2, 1.), jitter_p=0., gray=0.),         # crop and flip only
-    "digits": dict(crop=(.49, 1.), ratio=(.9, 1.1), flip=0., jitter_p=0., gray=0., rotate=12., shift=.05, shear=8.),
+    "digits": dict(crop=(1., 1.), flip=0., jitter=(.4, .4, 0., 0.), jitter_p=1., gray=0.,
+                   rotate=10., shift=.08, shear=10., zoom=1.25, stretch=1.4), # no mirror: a mirrored 2 is none
     "none": dict(crop=(1., 1.), flip=0., jitter_p=0., gray=0.) # the image itself
 }
 
@@ -83,7 +88,7 @@ def recipe(
     return Recipe(size, tuple(mean), tuple(std), **options)
 
 # %% ../nbs/01_views.ipynb #c61a8c04
-USES = dict(area=10, ratio=10, place=2, flip=1, affine=4, jitter=1, factors=4, order=4, gray=1, blur=1, sigma=1, solarize=1)
+USES = dict(area=10, ratio=10, place=2, flip=1, affine=6, jitter=1, factors=4, order=4, gray=1, blur=1, sigma=1, solarize=1)
 
 def uniforms(
     n:int, # Number of images
@@ -145,8 +150,9 @@ def draw(
     "Parameters for `n` views, on the generator's device."
     u, yes = uniforms(n, generator), lambda name: u[name][:,0] < getattr(recipe, name)
     p = dict(box=crop_boxes(recipe, h, w, u), flip=yes("flip"))
-    if recipe.rotate or recipe.shift or recipe.shear:
-        most = (radians(recipe.rotate), recipe.shift*w, recipe.shift*h, radians(recipe.shear))
+    r = recipe
+    most = (radians(r.rotate), r.shift*w, r.shift*h, radians(r.shear), log(r.zoom), log(r.stretch)/2)
+    if any(most):
         p["affine"] = torch.stack([m*(2*u["affine"][:,i] - 1) for i,m in enumerate(most)], 1)
     if recipe.jitter_p and any(recipe.jitter): p |= dict(factors=colour_factors(recipe, u), order=u["order"].argsort(1))
     if recipe.gray and len(recipe.mean) == 3: p["gray"] = yes("gray")
@@ -189,12 +195,12 @@ def crop_flip(
 # %% ../nbs/01_views.ipynb #bbc81803
 def affine(
     x:Float[Tensor, "n c h w"], # Images
-    how:Float[Tensor, "n 4"] # Angle (radians, clockwise), shift to the right and down (pixels), shear (radians)
+    how:Float[Tensor, "n 6"] # Angle (radians, clockwise), shift to the right and down (pixels), shear (radians), logs of zoom and stretch
 )->Float[Tensor, "n c h w"]: # Moved images, black where nothing was
-    "Turn, shift and slant every image by its own amount."
-    (h, w), (angle, dx, dy, shear) = x.shape[2:], how.unbind(1)
-    cos, sin, tan = angle.cos(), angle.sin(), shear.tan()
-    (a, b), (c, d) = (cos - sin*tan, cos*tan + sin), (-sin, cos) # the inverse of M; its determinant is one
+    "Stretch, slant, turn, zoom and shift every image by its own amount."
+    (h, w), (angle, dx, dy, shear, zoom, stretch) = x.shape[2:], how.unbind(1)
+    cos, sin, tan, wide, high = angle.cos(), angle.sin(), shear.tan(), (-zoom - stretch).exp(), (stretch - zoom).exp()
+    a, b, c, d = wide*(cos - sin*tan), wide*(cos*tan + sin), -high*sin, high*cos # the inverse of M
     rows = [a, b*h/w, -2/w*(a*dx + b*dy), c*w/h, d, -2/h*(c*dx + d*dy)]
     grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False)

@@ -17,6 +17,7 @@ from torch import nn
 # %% ../../nbs/methods/byol.ipynb #be846b80
 class BYOL(nn.Module):
     "Bootstrap your own latent, with spherical k-means on the features of the slow twin."
+    first = "byol" # Who does the beginning of the schedule, for this method and for those built on it
     def __init__(self,
         facts:dict, # Of the images: channels, size, mean, std (see `ImageSet.describe`)
         k:int, # Clusters that the evaluation looks for
@@ -26,7 +27,7 @@ class BYOL(nn.Module):
         hidden:int=4096, # Hidden width of projector and predictor
         dim:int=256, # Length of a feature
         recipe:str="simclr", # Random views, a name in `clusterlab.views`
-        crop:float=.08, # Smallest area of a random crop, as a fraction of the image
+        crop:float=0., # Smallest area of a random crop, as a fraction of the image; 0: as the recipe says
         size:int=0, # Side of a view in pixels; 0: that of the images
         ema:float=.996, # m of Eq. 8 at the start
         ema_grow:bool=False, # Raise m to 1 along half a cosine
@@ -35,9 +36,10 @@ class BYOL(nn.Module):
         n_init:int=10 # Starts of k-means
     ):
         super().__init__()
+        if k > facts["n"]: raise ValueError(f"k is {k}, but there are only {facts['n']} images")
         check_options(k=k, crop=crop, ema=ema, bn_splits=bn_splits, dim=dim, hidden=hidden, n_init=n_init, predictor_lr=predictor_lr, size=size)
         self.k, self.dim, self.ema, self.ema_grow, self.predictor_lr, self.bn_splits, self.n_init = k, dim, ema, ema_grow, predictor_lr, bn_splits, n_init
-        self.recipe = recipe_for(recipe, size or facts["size"], tuple(facts["mean"]), tuple(facts["std"]), crop=(crop, 1.))
+        self.recipe = recipe_for(recipe, size or facts["size"], tuple(facts["mean"]), tuple(facts["std"]), **({"crop": (crop, 1.)} if crop else {}))
         self.online = online_net(backbone, facts["channels"], stem, hidden, dim, bn_splits)
         self.predict = split_batchnorm(predictor(dim, hidden), bn_splits)
         self.twin = SlowTwin(self.online)
@@ -48,7 +50,7 @@ def check_options(**options):
     rules = dict(k=(1, None), crop=(0, 1), ema=(0, 1), bn_splits=(1, None), dim=(1, None), hidden=(1, None), n_init=(1, None), predictor_lr=(0, None), size=(0, None))
     for name,value in options.items():
         low, high = rules[name]
-        if value < low or (high is not None and value > high):
+        if not value >= low or (high is not None and not value <= high):
             raise ValueError(f"{name} is {value}, but must be at least {low}" + (f" and at most {high}" if high is not None else ""))
 
 def online_net(
@@ -89,11 +91,16 @@ def answers(self:BYOL, x, order=None): # A view, normalised, b c s s; an order f
     return shuffled(self.twin, x, order.to(x.device))
 
 @patch
+def predicted(self:BYOL, f): # Online features, b x dim
+    "What the predictor makes of features: b x dim, in 32 bits, for 16 would swallow the small steps of PIPCDR."
+    with torch.autocast(f.device.type, enabled=False): return self.predict(f.float())
+
+@patch
 def loss(self:BYOL, views, index): # From `views`; positions in the data set
     "Both directions of Eq. 3, averaged."
     a, b, order = views
     t_a, t_b = self.answers(a, order), self.answers(b, order)
-    p_a, p_b = self.predict(self.online(a)), self.predict(self.online(b))
+    p_a, p_b = self.predicted(self.online(a)), self.predicted(self.online(b))
     return {"align": (alignment(p_a, t_b) + alignment(p_b, t_a))/2}
 
 # %% ../../nbs/methods/byol.ipynb #87dc4378
@@ -117,3 +124,10 @@ def assign(self:BYOL, features): # n x dim
 @patch
 def refresh(self:BYOL, features, epoch): # All features; epochs done
     "BYOL keeps nothing between epochs."
+
+# %% ../../nbs/methods/byol.ipynb #05e52bd0
+@patch
+def keep_clusters(self:BYOL, features, epoch): # All features; epochs done
+    "Take the present clusters as pseudo-labels when there are none yet, and every r epochs; with r = 0 never again."
+    first = bool((self.pseudo < 0).any())
+    if first or (self.r and epoch % self.r == 0): self.pseudo.copy_(self.assign(features))

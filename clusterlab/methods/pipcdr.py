@@ -10,7 +10,7 @@ __all__ = ['nearest_other', 'towards_neighbour', 'cluster_alignment', 'cluster_u
 import torch
 import torch.nn.functional as F
 from beartype import beartype
-from ..losses import alignment
+from ..losses import alignment, cosines, noisy
 from .byol import BYOL
 from ..targets import Queue
 from fastcore.basics import patch
@@ -25,8 +25,7 @@ def nearest_other(
 )->Int[Tensor, " b"]: # Position of the neighbour in the batch
     "The most similar other row by cosine, the lower position where two are equal (Eq. 4)."
     if len(f) < 2: raise ValueError(f"a batch of {len(f)} has no neighbours: at least 2 images are needed")
-    unit = F.normalize(f.detach().float(), dim=1)
-    return (unit @ unit.T).fill_diagonal_(-torch.inf).argmax(1)
+    return cosines(f.detach(), f.detach()).fill_diagonal_(-torch.inf).argmax(1)
 
 @jaxtyped(typechecker=beartype)
 def towards_neighbour(
@@ -49,7 +48,7 @@ def cluster_alignment(
     tau:float=.1 # Temperature
 )->Float[Tensor, ""]:
     "First part of Eq. 7: minus the mean similarity with the own cluster, over the temperature."
-    s = F.normalize(f.float(), dim=1) @ F.normalize(targets.detach().float(), dim=1).T/tau
+    s = cosines(f, targets.detach())/tau
     return -((s*positive).sum(1)/positive.sum(1).clamp(min=1)).mean()
 
 @jaxtyped(typechecker=beartype)
@@ -60,7 +59,7 @@ def cluster_uniformity(
     tau:float=.1 # Temperature
 )->Float[Tensor, ""]:
     "Second part of Eq. 7: log-sum over the targets of other clusters; 0 for an image that has none."
-    s = F.normalize(f.float(), dim=1) @ F.normalize(targets.detach().float(), dim=1).T/tau
+    s = cosines(f, targets.detach())/tau
     some = negative.any(1)
     lifted = torch.where(some[:,None], s.masked_fill(~negative, -torch.inf), 0.)
     return torch.where(some, lifted.logsumexp(1), 0.).mean()
@@ -91,45 +90,46 @@ class PIPCDR(BYOL):
         r:int=1, # New pseudo-labels every r epochs; 0: never after the first time
         align:bool=True, # Use the alignment part of Eq. 7
         uniform:bool=True, # Use the uniformity part of Eq. 7
-        queue:int=0, # Targets of earlier batches that are kept (Sec. IV-E)
+        queue:int=0, # Rows of earlier targets that are kept (Sec. IV-E); a batch of B adds 2 B
         neighbour:str="nearest", # nearest: Eq. 4; noise: isotropic noise of size sigma instead
         pip_normalized:bool=False, # Walk between unit vectors in Eq. 4
         detach_neighbour:bool=False, # No gradient into the neighbour of Eq. 4
         **kwargs
     ):
         super().__init__(facts, k, **kwargs)
-        check_ranges(sigma=sigma, w=w, tau=tau, r=r, queue=queue, neighbour=neighbour)
+        sigma, w, tau = float(sigma), float(w), float(tau)
+        check_ranges(sigma, w, tau, r, queue, neighbour, pip_normalized)
         self.sigma, self.w, self.tau, self.r, self.align, self.uniform = sigma, w, tau, r, align, uniform
         self.neighbour, self.pip_normalized, self.detach_neighbour = neighbour, pip_normalized, detach_neighbour
         self.queue = Queue(queue, self.dim)
         self.register_buffer("pseudo", torch.full((facts["n"],), -1))
 
 # %% ../../nbs/methods/pipcdr.ipynb #a642cbe7
-def check_ranges(sigma, w, tau, r, queue, neighbour):
+def check_ranges(sigma, w, tau, r, queue, neighbour, pip_normalized):
     "`ValueError` for an option outside its range, naming value and rule."
     for name,value,fine,rule in (("sigma", sigma, 0 <= sigma <= 1, "lie from 0 to 1"), ("w", w, 0 <= w <= 1, "lie from 0 to 1"), ("tau", tau, tau > 0, "be above 0"),
                                  ("r", r, r >= 0, "be at least 0"), ("queue", queue, queue >= 0, "be at least 0")):
         if not fine: raise ValueError(f"{name} is {value}, but must {rule}")
     if neighbour not in ("nearest", "noise"): raise ValueError(f"neighbour is '{neighbour}', but must be nearest or noise")
+    if neighbour == "noise" and pip_normalized: raise ValueError("pip_normalized is True, but noise has no neighbour to walk to: choose neighbour='nearest'")
 
 # %% ../../nbs/methods/pipcdr.ipynb #e937acc3
 @patch
 def refresh(self:PIPCDR, features, epoch): # All features; epochs done
     "Take the present clusters as pseudo-labels when it is time."
-    first = bool((self.pseudo < 0).any())
-    if first or (self.r and epoch % self.r == 0): self.pseudo.copy_(self.assign(features))
+    self.keep_clusters(features, epoch)
 
 # %% ../../nbs/methods/pipcdr.ipynb #49065545
 @patch
 def moved(self:PIPCDR, f): # Online features, b x dim
     "v of Eq. 4, or the noise that some read into the text."
     if self.neighbour == "nearest": return towards_neighbour(f, self.sigma, self.pip_normalized, self.detach_neighbour)
-    return f + self.sigma*torch.randn(f.shape, generator=self.dice).to(f)
+    return noisy(f, self.sigma, self.dice)
 
 @patch
 def one_way(self:PIPCDR, f, own, other, masks): # Online features; answers to the same and to the other view; positive and negative
     "PIP and the parts of CDR for one view, unweighted."
-    p = self.predict(self.moved(f))
+    p = self.predicted(self.moved(f.float()))
     terms = {"pip": alignment(p, other)}
     if masks is None: return terms
     targets = torch.cat([own, other, self.queue.features.to(own)])
@@ -151,7 +151,7 @@ def loss(self:PIPCDR, views, index): # From `views`; positions in the data set
     masks = self.masks(index) if self.align or self.uniform else None
     t_a, t_b, f_a, f_b = self.answers(a, order), self.answers(b, order), self.online(a), self.online(b)
     there, back = self.one_way(f_a, t_a, t_b, masks), self.one_way(f_b, t_b, t_a, masks)
-    self.queue.put(torch.cat([t_a, t_b]).float(), index.repeat(2).to(t_a.device))
+    self.queue.put(torch.stack([t_a, t_b], 1).flatten(0, 1).float(), index.repeat_interleave(2).to(t_a.device))
     weight = {"pip": self.w if masks else 1.}
     return {name: weight.get(name, 1 - self.w)*(there[name] + back[name])/2 for name in there}
 

@@ -1,0 +1,276 @@
+"""From the name of a table to the table: nothing twice, nothing by hand, the same bytes from the same records."""
+import csv
+import os
+import re
+import sys
+import pytest
+from clusterlab import artefacts, fit, reproduce, runs
+from conftest import ROOT, command, records, start
+
+DOCUMENTS = reproduce.documents()
+PRINTED = sorted((ROOT/"experiments"/"reported").glob("*/*.csv"))
+ROWS = {"table_1": 6, "table_2": 238, "table_3": 30, "table_4": 5, "table_5": 36, "table_6": 10, "table_7": 18}
+LATER = set() # Methods that a page may name before they are written
+COMMITTED = sorted((ROOT/"runs").glob("*/*/*.json"))
+
+
+def files(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# The pages
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_methods(document):
+    "A page names methods that are here, or that are known to come."
+    used = {entry["method"] for entry in reproduce.page(document)["run"].values()}
+    assert used <= {*reproduce.method_names(), *LATER}
+    assert not LATER & set(reproduce.method_names()), "written by now: take it out of LATER"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_options(document):
+    "What a page changes is an option of the method, of the right kind, and is in fact a change."
+    for name,entry in reproduce.page(document)["run"].items():
+        if entry["method"] in LATER: continue
+        for option,value in entry.get("set", {}).items():
+            reproduce.checked(entry["method"], option, value)
+            assert value != reproduce.options(entry["method"])[option][1], f"{name}: {option}={value} is the default"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_artefacts(document):
+    "Every artefact has a kind that can be drawn, a title, and runs that the page knows."
+    told = reproduce.page(document)
+    for key,entry in told["artefact"].items():
+        assert entry["kind"] in ("results", "information", "curves", "sizes", "map"), key
+        assert entry["title"], key
+        assert set(entry.get("runs", [])) <= set(told["run"]), key
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_budgets(document):
+    "Same budgets as everywhere; the document itself is what is called paper."
+    assert list(reproduce.page(document)["budget"]) == reproduce.budget_names()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_aliases(document):
+    "A printed name stands for one of ours, or for a method that we only cite."
+    told = reproduce.page(document)
+    printed = {row["method"] for p in PRINTED if p.parent.name == document and p.stem != "table_1" for row in csv.DictReader(p.open(newline=""))}
+    for theirs in told.get("aliases", {}): assert theirs.split(",")[0] in printed, theirs
+
+
+def test_budgets_know_their_keys():
+    "A misspelt key in budgets.toml would be passed over in silence."
+    every = {option for method in reproduce.method_names() for option in reproduce.options(method)}
+    for name,layers in reproduce.budgets().items():
+        for part,changes in layers.items(): assert set(changes) <= every, f"[{name}.{part}] {sorted(set(changes) - every)}"
+
+
+# The printed numbers
+
+def test_printed_tables(): assert {p.stem for p in PRINTED if p.parent.name == "pipcdr"} == set(ROWS)
+
+
+@pytest.mark.parametrize("key", ROWS)
+def test_printed_rows(key):
+    "As many rows as were printed, all columns filled that must be, every value a number in its unit, nothing twice."
+    rows = artefacts.read_printed(ROOT/"experiments"/"reported"/"pipcdr"/f"{key}.csv")
+    assert len(rows) == ROWS[key]
+    if key == "table_1":
+        assert all(re.fullmatch(r"\d+", row[c]) for row in rows for c in ("n_samples", "n_classes", "image_size"))
+        return
+    assert [*rows[0]][:7] == "method backbone dataset metric value unit note".split()
+    for row in rows:
+        assert all(row[c] for c in ("method", "dataset", "metric", "value", "unit")), row
+        assert row["unit"] == "fraction" and re.fullmatch(r"0\.\d{3}", row["value"]), row
+        assert row["metric"] in ("NMI", "ACC", "ARI", "AMI"), row
+    names = [tuple(v for c,v in row.items() if c not in ("value", "unit", "note")) for row in rows]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("key, name, dataset, metric, value", [
+    ("table_2", "PIPCDR (Ours)", "CIFAR-10", "ACC", "0.948"), ("table_2", "ProPos", "CIFAR-20", "ACC", "0.614"), ("table_7", "BYOL", "CIFAR-10", "NMI", "0.817"),
+    ("table_7", "PIP", "CIFAR-10", "NMI", "0.816"), ("table_5", "PIPCDR", "CIFAR-20-LT", "ARI", "0.294"), ("table_4", "PIPCDR (Ours)", "ImageNet-1k", "AMI", "0.542")])
+def test_printed_values(key, name, dataset, metric, value):
+    "Digits read off the page by eye."
+    found = [r["value"] for r in reproduce.reported("pipcdr", key) if (r["method"], r["dataset"], r["metric"]) == (name, dataset, metric)]
+    assert found == [value]
+
+
+# Planning
+
+def test_dry_run(tmp_path):
+    "A dry run tells and does nothing."
+    said = command("reproduce", "pipcdr/table_7", "--budget", "smoke", "--seeds", "2", "--dry-run", "--runs_root", tmp_path/"runs", "--out", tmp_path/"out")
+    assert said.code == 0, said.err
+    assert "14 runs needed, 0 on record, 14 to do" in said.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words, told", [(["pipcdr/table7"], "did you mean 'table_7'"), (["pipcrd"], "did you mean 'pipcdr'"), (["pipcdr", "--budget", "labtop"], "did you mean 'laptop'"),
+                                         (["pipcdr/table_7", "--budget", "smoke", "--jobs", "0"], "jobs is 0")], ids=lambda w: w[-1] if isinstance(w, list) else None)
+def test_reproduce_refuses(tmp_path, words, told):
+    said = command("reproduce", *words, "--runs_root", tmp_path/"runs", "--out", tmp_path/"out")
+    assert said.code == 2
+    assert told in said.err
+    assert not list(tmp_path.iterdir())
+
+
+# A table, end to end
+
+def words(target, folder): return ["reproduce", f"pipcdr/{target}", "--budget", "smoke", "--seeds", "1", "--jobs", "2", "--runs_root", folder/"runs", "--out", folder]
+
+
+@pytest.fixture(scope="module")
+def figure(tmp_path_factory):
+    "Fig. 4 by the real command, at the smallest budget: BYOL, ProPos, PIPCDR and their warm-up, each by papermill."
+    folder = tmp_path_factory.mktemp("figure")
+    process = start(sys.executable, "-m", "clusterlab.cli", *words("fig_4", folder))
+    return folder, process.communicate()[0], process.returncode
+
+
+@pytest.fixture(scope="module")
+def table(figure):
+    "Table VII on top of it: the four variants, trained here and not by papermill, which takes a quarter of a minute each."
+    os.chdir(ROOT)
+    folder, first = figure[0], records(figure[0]/"runs")
+    needed = reproduce.in_order(reproduce.wanted("pipcdr/table_7", "smoke", 1, root=folder/"runs"))
+    for run in needed: reproduce.execute(run, "cpu")
+    return folder, first, needed, command(*words("table_7", folder))
+
+
+def test_reproduce(figure):
+    "Every run of the figure is on record, the warm-up first, and the figure is drawn."
+    folder, told, code = figure
+    assert code == 0, told
+    assert "4 runs needed, 0 on record, 4 to do" in told
+    found = list(records(folder/"runs").values())
+    assert len(found) == 4 and {r["status"] for r in found} == {"finished"}
+    assert {"fig_4.svg", "fig_4.png", "fig_4.csv"} <= {p.name for p in (folder/"figures"/"pipcdr").iterdir()}
+
+
+def test_reproduce_goes_on(table):
+    "What the figure left on record is not trained again for the table."
+    folder, first, needed, said = table
+    assert said.code == 0, said.err
+    assert len(needed) == 7 and "7 runs needed, 7 on record, 0 to do" in said.out
+    assert {p: r for p,r in records(folder/"runs").items() if p in first} == first
+    assert {p.name for p in (folder/"tables"/"pipcdr").iterdir()} == {"table_7.md", "table_7.csv", "table_7.tex"}
+
+
+def test_one_warm_up(table):
+    "All five variants and BYOL itself start from one warm-up."
+    found = list(records(table[0]/"runs").values())
+    first = [r for r in found if r["spec"]["init"] is None]
+    assert len(found) == 7 and len(first) == 1 and first[0]["spec"]["method"] == "byol"
+    assert {r["spec"]["init"] for r in found if r is not first[0]} == {first[0]["id"]}
+    shared = first[0]["history"]["loss"]
+    for r in found: assert r["history"]["loss"][:len(shared)] == shared
+
+
+def test_variants_differ(table):
+    "No two rows of the table are the same training under two names; a record rounds too much to tell, the checkpoint does not."
+    losses = [fit.read_checkpoint(run.state)[2][-1]["loss"] for run in table[2] if run.init]
+    assert len(set(losses)) == len(losses) == 6
+
+
+def test_second_call(table):
+    "A second call runs nothing, touches nothing, and writes the same table."
+    folder = table[0]
+    was = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    said = command(*words("table_7", folder))
+    assert said.code == 0, said.err
+    assert "7 runs needed, 7 on record, 0 to do" in said.out and "\nrun " not in said.out
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == was
+
+
+def test_smoke_is_not_printed(table):
+    "Two epochs prove that the code runs and nothing else: their numbers stay out of the table."
+    text = (table[0]/"tables"/"pipcdr"/"table_7.md").read_text()
+    assert "not run" in text and "0.948" in text
+    scores = [f"{r['scores']['acc']:.3f}" for r in records(table[0]/"runs").values()]
+    assert not [s for s in scores if s in text]
+
+
+def test_one_broken_run(tmp_path, monkeypatch):
+    "If a run breaks the others go on, and the reason is told at the end."
+    needed = reproduce.in_order(reproduce.wanted("pipcdr/table_7", "smoke", 1, root=tmp_path))
+    def fake(run, threads=1):
+        if run.label == "PIP": raise RuntimeError("the kernel died")
+        return {"scores": {"used": 10}}
+    monkeypatch.setattr(reproduce, "run_notebook", fake)
+    lines = []
+    broken = reproduce.run_all(needed, 2, lines.append)
+    assert len(lines) == 7 and len(broken) == 1 and "the kernel died" in broken[0] and "PIP on digits" in broken[0]
+
+
+# Tables and figures
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_report_twice(tmp_path, document):
+    "The same bytes from the same records."
+    for name in "ab": assert command("report", document, "--out", tmp_path/name).code == 0
+    one, two = files(tmp_path/"a"), files(tmp_path/"b")
+    assert one and one == two
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_report_is_whole(tmp_path, document):
+    "Tables in three kinds of files, figures in three, all of them with something inside."
+    assert command("report", document, "--out", tmp_path).code == 0
+    for key,entry in reproduce.page(document)["artefact"].items():
+        kinds = ("md", "csv", "tex") if entry["kind"] in ("results", "information") else ("svg", "png", "csv")
+        folder = tmp_path/("tables" if "md" in kinds else "figures")/document
+        assert {p.suffix[1:] for p in folder.glob(f"{key}.*")} >= set(kinds), key
+        assert all(p.stat().st_size > 20 for p in folder.glob(f"{key}.*")), key
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_committed_artefacts(tmp_path, document):
+    "No table or figure of the repository was made, or changed, by hand."
+    if not COMMITTED: pytest.skip("no records are committed yet")
+    assert command("report", document, "--out", tmp_path).code == 0
+    for kind in ("tables", "figures"):
+        made, kept = files(tmp_path/kind/document), files(ROOT/kind/document)
+        assert sorted(made) == sorted(kept)
+        text = [n for n in made if not n.endswith((".png", ".svg"))]
+        assert not [n for n in text if made[n] != kept[n]], "run make report"
+        assert not [n for n in made if made[n] != kept[n]], "pictures differ: run make report (fonts of another matplotlib?)"
+
+
+def test_committed_records():
+    "Every committed record reads well and says where it comes from."
+    if not COMMITTED: pytest.skip("no records are committed yet")
+    for path,record in runs.find_records(ROOT/"runs").items():
+        assert record["status"] == "finished", path
+        assert record["spec"]["budget"] != "smoke", f"{path}: smoke proves nothing and is not committed"
+        assert record["receipt"]["commit"] and record["receipt"]["device"], path
+        assert not re.search(r"/(?:home|root|tmp|work|Users)/", path.read_text()), path
+
+
+def test_committed_warm_ups():
+    "What a committed run started from is committed too."
+    if not COMMITTED: pytest.skip("no records are committed yet")
+    found = [r for r in runs.find_records(ROOT/"runs").values()]
+    assert {r["spec"]["init"] for r in found if r["spec"]["init"]} <= {r["id"] for r in found}
+
+
+def test_laptop_runs_nothing():
+    "In a fresh clone `make reproduce` finds every laptop run on record."
+    if not COMMITTED: pytest.skip("no records are committed yet")
+    said = command("reproduce", "pipcdr", "--budget", "laptop", "--dry-run")
+    assert said.code == 0, said.err
+    assert re.search(r"(\d+) runs needed, \1 on record, 0 to do", said.out), said.out
+
+
+def test_accuracies():
+    "What the laptop table must show: last epoch, three seeds, digits."
+    if not COMMITTED: pytest.skip("no records are committed yet")
+    told = reproduce.page("pipcdr")
+    rows = reproduce.matching(told, list(runs.find_records(ROOT/"runs").values()), ["Pixels", "BYOL", "PIPCDR", "CDR"])
+    acc = {n: [r["record"]["scores"]["acc"] for r in rows if (r["name"], r["dataset"], r["budget"]) == (n, "digits", "laptop")] for n in ("Pixels", "BYOL", "PIPCDR", "CDR")}
+    assert {n: len(a) for n,a in acc.items()} == {n: 3 for n in acc}
+    mean = {n: sum(a)/3 for n,a in acc.items()}
+    assert mean["BYOL"] >= .94 and mean["PIPCDR"] >= .95 and mean["CDR"] >= .95 and .75 < mean["Pixels"] < .83, mean
