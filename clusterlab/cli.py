@@ -154,7 +154,3 @@ def gather(
         elif word.startswith("--set="): values.append(word.removeprefix("--set="))
         else: inside = False; rest.append(word)
     return rest + (["--set", *values] if values else [])
-
-# %% ../nbs/11_cli.ipynb #3a484b0c
-#| eval: false
-if __name__ == "__main__": main()
