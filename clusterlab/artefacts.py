@@ -449,7 +449,7 @@ def fact_notes(case:Case # An artefact and its rows
     "What has no fact of ours, and where ours differ."
     pairs = pair_facts(case)
     notes = [f"ours {name}: not computed." for name, _, fact in pairs if not fact]
-    notes += [f"{name} is a stand-in, not a data set of this table." for name, row, _ in pairs if not row]
+    notes += [f"{name} is ours, not in the printed table." for name, row, _ in pairs if not row]
     both = [(name, column, row[column], fact.get(ours)) for name, row, fact in pairs for column, ours in case.artefact["columns"].items() if row]
     notes += [f"differs: {name}, {column.replace('_', ' ')}: printed {theirs}, ours {mine}." for name, column, theirs, mine in both
               if isinstance(mine, (int, float)) and str(mine) != theirs]

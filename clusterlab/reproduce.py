@@ -8,7 +8,7 @@ __all__ = ['PLAN', 'LOOP', 'GENERAL', 'home', 'read_toml', 'budgets', 'budget_na
            'warm_up', 'build', 'watcher', 'train', 'images_of_run', 'report_of', 'map_of', 'device_name', 'execute',
            'failure', 'ready', 'notebook_of', 'parameters_of', 'run_notebook', 'run_papermill', 'from_notebook',
            'documents', 'page', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'run_all', 'one_line',
-           'matching', 'reported', 'facts_of', 'report', 'reproduce']
+           'matching', 'reported', 'facts_of', 'setting_notes', 'report', 'reproduce']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -508,6 +508,20 @@ def facts_of(
     return [dict(name=name, **facts) for name,facts in read_toml(home()/"experiments"/"data.toml").items()]
 
 # %% ../nbs/09_reproduce.ipynb #e1817596
+def setting_notes(
+    rows:list # From `matching`
+)->list: # A line for each data set and budget
+    "The options shared by all learning runs of a budget that differ from the defaults, which are the document's."
+    lines = []
+    for group in dict.fromkeys((r["dataset"], r["budget"]) for r in rows):
+        specs = [r["record"]["spec"] for r in rows if (r["dataset"], r["budget"]) == group and "epochs" in r["record"]["spec"]["config"]]
+        same = {n: v for n,v in specs[0]["config"].items() if all(s["config"].get(n) == v for s in specs)} if specs else {}
+        defaults = {n: o[1] for n,o in options("byol").items()}
+        told = [f"{n} {v} ({defaults[n]})" for n,v in same.items() if n in defaults and n != "stop" and v != defaults[n]]
+        if told: lines.append(f"settings of {group[0]} ({group[1]}), in brackets the document's or its code's: {', '.join(told)}.")
+    return lines
+
+# %% ../nbs/09_reproduce.ipynb #b2d40010
 def report(
     target:str, # document, or document/artefact
     root=None, # Folder of all records; None: `runs` of the project
@@ -517,9 +531,9 @@ def report(
     told, meant = targets(target)
     records, written = list(runs.find_records(root or home()/"runs").values()), []
     for key,entry in meant.items():
-        names = entry.get("runs", [])
-        entry = entry | dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry))
-        files = artefacts.render(key, entry, reported(told["document"], key), matching(told, records, names))
+        rows = matching(told, records, entry.get("runs", []))
+        more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)])
+        files = artefacts.render(key, entry | more, reported(told["document"], key), rows)
         folder = Path(out or home())/("tables" if entry["kind"] in ("results", "information") else "figures")/told["document"]
         artefacts.write(folder, files)
         written += [folder/name for name in files]

@@ -15,11 +15,17 @@ def from_top(match):
     return before + (target.removeprefix("../") if target.startswith("../") else f"nbs/{target}") + after
 
 
+def told(cell):
+    "A cell that shows Markdown without its code becomes that Markdown."
+    cell.update(cell_type="markdown", source="\n".join(o["data"]["text/markdown"] for o in cell.pop("outputs")))
+
+
 def render(notebook=ROOT/"nbs"/"index.ipynb"):
     "Markdown without hidden cells and directives; links start from the top."
     book = nbformat.read(notebook, 4)
     book.cells = [c for c in book.cells if not re.search(r"^#\|\s*(hide|default_exp)\b", c.source, re.M)]
     for cell in book.cells:
+        if cell.cell_type == "code" and "#| echo: false" in cell.source: told(cell)
         if cell.cell_type == "code": cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
         else: cell.source = re.sub(r'(\]\(|src=")([^)"\s]+)([)"])', from_top, cell.source)
     text, more = MarkdownExporter().from_notebook_node(book)

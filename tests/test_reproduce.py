@@ -127,7 +127,7 @@ def words(target, folder): return ["reproduce", f"pipcdr/{target}", "--budget", 
 def figure(tmp_path_factory):
     "Fig. 4 by the real command, at the smallest budget: BYOL, ProPos, PIPCDR and their warm-up, each by papermill."
     folder = tmp_path_factory.mktemp("figure")
-    process = start(sys.executable, "-m", "clusterlab.cli", *words("fig_4", folder))
+    process = start(sys.executable, "-c", "from clusterlab.cli import main; main()", *words("fig_4", folder))
     return folder, process.communicate()[0], process.returncode
 
 
