@@ -301,7 +301,7 @@ def result_notes(case:Case # An artefact and its rows
     groups = [g for g in groups_of(case) if any(chosen(case, name, g) for name in case.names)]
     units = ", ".join(case.values("unit")) or "percent"
     how = (f"paper: as printed, unit: {units}. ours: last epoch, mean ± sample standard deviation over n seeds, same unit; "
-           "bold: the best mean of the column, among ours only.")
+           "bold: the best mean of the column at this precision, among ours only.")
     renamed = [f"{case.ours(m)} is printed as “{m}”." for m in case.values("method") if case.ours(m) != m]
     return data_notes(case, groups) + [how] + renamed + list(case.artefact.get("notes", [])) + run_notes(case, groups)
 
@@ -586,7 +586,8 @@ def corner(
         counts = sorted({row["n"] for row in rows if row["series"] != "reference"} or {0})
         known = case.artefact.get("datasets", [])
         other = f", a stand-in for {', '.join(known)}" if known and not any(case.same(d, group.dataset) for d in known) else ""
-        parts = [group.label() + other, "n = " + "–".join(map(str, dict.fromkeys(counts[:1] + counts[-1:]))) + more]
+        spread = ", mean ± sd" if counts[-1] > 1 else ""
+        parts = [group.label() + other, "n = " + "–".join(map(str, dict.fromkeys(counts[:1] + counts[-1:]))) + spread + more]
     tried = {run["name"] for run in case.runs if group and group.holds(run)}
     states = {name: "not run" if name not in tried else "not measured" if chosen(case, name, group) else "failed"
               for name in case.names if name not in {row["series"] for row in rows}}

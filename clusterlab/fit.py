@@ -140,7 +140,7 @@ def load_state(
     if bad: raise ValueError(f"{len(bad)} tensors of the checkpoint do not fit {type(method).__name__}: {', '.join(bad[:5])}")
     method.load_state_dict(weights, strict=False)
     for name,p in method.named_parameters():
-        if name in momentum: optimizer.state[p]["momentum_buffer"] = momentum[name].to(p.device)
+        if name in momentum: optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(momentum[name]) # in the layout of p
 
 # %% ../nbs/06_fit.ipynb #b12b618a
 class Diverged(FloatingPointError):

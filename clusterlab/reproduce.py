@@ -505,7 +505,8 @@ def facts_of(
 )->list: # Facts of the data sets, counted once from the images and tested against them
     "What an information table shows beside the printed numbers."
     if entry["kind"] != "information": return []
-    return [dict(name=name, **facts) for name,facts in read_toml(home()/"experiments"/"data.toml").items()]
+    counted = read_toml(home()/"experiments"/"data.toml")
+    return [dict(name=name, **facts) for name,facts in counted.items() if name in entry.get("datasets", counted)]
 
 # %% ../nbs/09_reproduce.ipynb #e1817596
 def setting_notes(
@@ -518,7 +519,7 @@ def setting_notes(
         same = {n: v for n,v in specs[0]["config"].items() if all(s["config"].get(n) == v for s in specs)} if specs else {}
         defaults = {n: o[1] for n,o in options("byol").items()}
         told = [f"{n} {v} ({defaults[n]})" for n,v in same.items() if n in defaults and n != "stop" and v != defaults[n]]
-        if told: lines.append(f"settings of {group[0]} ({group[1]}), in brackets the document's or its code's: {', '.join(told)}.")
+        if told: lines.append(f"settings of {group[0]} ({group[1]}), in brackets those of the paper or, where it is silent, of the code of that family: {', '.join(told)}.")
     return lines
 
 # %% ../nbs/09_reproduce.ipynb #b2d40010

@@ -30,7 +30,7 @@ FACTS = "method dataset budget seed k config init".split()
 def run_id(
     spec:dict # method, dataset (facts with a checksum), budget, seed, k, config (flat), init (a run id or None)
 )->str: # Twelve hexadecimal digits
-    "The name of a run: a hash of everything that decides its result."
+    "The name of a run: a hash of every setting, the images and the seed."
     if set(spec) != set(FACTS): raise ValueError(f"a run has the facts {sorted(FACTS)}, not {sorted(spec)}")
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

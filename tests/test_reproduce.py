@@ -161,10 +161,10 @@ def test_reproduce_goes_on(table):
 
 
 def test_one_warm_up(table):
-    "All five variants and BYOL itself start from one warm-up."
+    "All five variants, ProPos and BYOL itself start from one warm-up."
     found = list(records(table[0]/"runs").values())
     first = [r for r in found if r["spec"]["init"] is None]
-    assert len(found) == 7 and len(first) == 1 and first[0]["spec"]["method"] == "byol"
+    assert len(found) == 8 and len(first) == 1 and first[0]["spec"]["method"] == "byol"
     assert {r["spec"]["init"] for r in found if r is not first[0]} == {first[0]["id"]}
     shared = first[0]["history"]["loss"]
     for r in found: assert r["history"]["loss"][:len(shared)] == shared

@@ -127,7 +127,7 @@ def test_make_reproduce():
     usual, fresh = plan("reproduce"), plan("reproduce", "FRESH=1")
     assert any("clusterlab\" reproduce pipcdr --budget laptop --jobs 2" in line for line in usual)
     assert not any("fresh" in line for line in usual)
-    assert any("rm -rf fresh;" in line and "--runs_root fresh/runs --out fresh" in line for line in fresh)
+    assert any("rm -rf fresh/runs fresh/tables fresh/figures;" in line and "--runs_root fresh/runs --out fresh" in line for line in fresh)
     assert shlex.split(fresh[-1])[:3] == ["rm", "-rf", "fresh;"], "only fresh/ is emptied"
 
 
