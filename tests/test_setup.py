@@ -96,9 +96,9 @@ def test_license():
 
 
 def test_citation():
-    "The five documents, and the one with a page under the title of that page."
+    "The five documents and the baselines that are trained here; the one with a page under the title of that page."
     cited = {r["abbreviation"]: r for r in yaml.safe_load((ROOT/"CITATION.cff").read_text())["references"]}
-    assert set(cited) == {"PIPCDR", "ConNR", "SNSCC", "UNIC", "UCCC"}
+    assert set(cited) == {"PIPCDR", "ConNR", "SNSCC", "UNIC", "UCCC", "BYOL", "ProPos"}
     assert all(r["title"] and r["authors"] for r in cited.values())
     page = tomllib.loads((ROOT/"experiments"/"pipcdr.toml").read_text())
     assert (cited["PIPCDR"]["title"], cited["PIPCDR"]["year"]) == (page["title"], page["year"])
@@ -128,7 +128,7 @@ def test_make_reproduce():
     assert any("clusterlab\" reproduce pipcdr --budget laptop --jobs 2" in line for line in usual)
     assert not any("fresh" in line for line in usual)
     assert any("rm -rf fresh/runs fresh/tables fresh/figures;" in line and "--runs_root fresh/runs --out fresh" in line for line in fresh)
-    assert shlex.split(fresh[-1])[:3] == ["rm", "-rf", "fresh;"], "only fresh/ is emptied"
+    assert shlex.split(fresh[-1])[:5] == ["rm", "-rf", "fresh/runs", "fresh/tables", "fresh/figures;"], "only what the command makes is emptied"
 
 
 def test_make_help():
