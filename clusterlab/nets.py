@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from beartype import beartype
 from collections.abc import Callable
 from copy import deepcopy
+from importlib import import_module
 from jaxtyping import Float, Int, jaxtyped
 from math import cos, pi
 from pathlib import Path
@@ -65,7 +66,7 @@ def _timm(
     channels:int # Channels of the images
 )->nn.Module: # Images to features, with the attribute `width`
     "A timm model without its classifier, with random weights."
-    import timm # only here: whoever asks for a ResNet need not wait for it
+    timm = import_module("timm") # loaded here: whoever asks for a ResNet need not wait for it
     if not timm.is_model(name): raise ValueError(f"timm has no model {name!r}: timm.list_models() gives the known names")
     net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
     net.width = getattr(net, "head_hidden_size", None) or net.num_features

@@ -20,6 +20,7 @@ import sys
 import time
 import tomllib
 import torch
+import yaml
 from . import artefacts, data, fit as fitting, metrics, runs
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -340,8 +341,7 @@ def parameters_of(
     notebook # Path of a notebook
 )->set: # Names that its parameters cell sets
     "What papermill may change; `ValueError` if there is no cell tagged parameters."
-    from papermill import inspect_notebook
-    found = set(inspect_notebook(str(notebook)))
+    found = set(import_module("papermill").inspect_notebook(str(notebook))) # loaded here, for it is slow to load
     if not found: raise ValueError(f"{notebook} has no cell tagged 'parameters': papermill would run its defaults in silence")
     return found
 
@@ -362,7 +362,6 @@ def run_notebook(
 # %% ../nbs/09_reproduce.ipynb #3eb041c0
 def run_papermill(run, notebook, out, given, threads):
     "One papermill process; the record decides."
-    import yaml
     env = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "papermill", str(notebook), str(out), "-k", "python3", "--no-progress-bar", "-y", yaml.safe_dump(given)]
     done = subprocess.run(command, cwd=notebook.parent, env=env, capture_output=True, text=True)
