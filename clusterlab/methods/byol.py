@@ -79,7 +79,8 @@ def pick(self:BYOL, index): # Positions of the batch in the data set
 
 @patch
 def views(self:BYOL, images, dice): # uint8, b c h w; the generator of this epoch
-    "Two random views and an order for the twin."
+    "Two random views and an order for the twin; the generator is kept for methods built on this one."
+    self.dice = dice
     order = torch.randperm(len(images), generator=dice) if self.bn_splits > 1 else None
     return random_views(images, self.recipe, dice), random_views(images, self.recipe, dice), order
 

@@ -139,12 +139,6 @@ def one_way(self:PIPCDR, f, own, other, masks): # Online features; answers to th
 
 # %% ../../nbs/methods/pipcdr.ipynb #90961aaf
 @patch
-def views(self:PIPCDR, images, dice): # uint8, b c h w; the generator of this epoch
-    "Views as in BYOL; the generator is kept for the noise variant of Eq. 4."
-    self.dice = dice
-    return BYOL.views(self, images, dice)
-
-@patch
 def loss(self:PIPCDR, views, index): # From `views`; positions in the data set
     "Eq. 9, both directions averaged: the weighted terms."
     a, b, order = views

@@ -78,12 +78,6 @@ def refresh(self:ProPos, features, epoch): # All features; epochs done
     "Take the present clusters as pseudo-labels when it is time."
     self.keep_clusters(features, epoch)
 
-@patch
-def views(self:ProPos, images, dice): # uint8, b c h w; the generator of this epoch
-    "Views as in BYOL; the generator is kept for the noise."
-    self.dice = dice
-    return BYOL.views(self, images, dice)
-
 # %% ../../nbs/methods/propos.ipynb #85f6ab98
 @patch
 def one_way(self:ProPos, f, other, labels): # Online features; answers to the other view, both b x dim; pseudo-labels, b
