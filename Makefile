@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BUDGET ?= laptop
-TARGET ?= pipcdr
+TARGET ?= all
 JOBS ?= 2
 
 BIN := $(VENV)/bin

@@ -83,7 +83,7 @@ def run(
 
 # %% ../nbs/11_cli.ipynb #ab11c8ee
 def reproduce(
-    target:Param("document, or document/artefact", str, opt=False, nargs="?")="pipcdr",
+    target:Param("document, document/artefact, or all", str, opt=False, nargs="?")="all",
     budget:str="laptop", # A name of `clusterlab list budgets`
     seeds:int=None, # How many seeds; default: those on the document's page
     jobs:int=None, # Runs at a time; default: one for each core up to 2
@@ -92,7 +92,7 @@ def reproduce(
     runs_root:str=None, # Folder of all records; default: runs of the project
     out:str=None # Folder that gets tables/ and figures/; default: the project
 ):
-    "Execute the missing runs of a table, a figure or a whole document, and write it."
+    "Execute the missing runs of a table, a figure, a whole document or all of them, and write it."
     jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
     desk.reproduce(target, budget, seeds, jobs, dry_run, runs_root, root, out)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STL10_CLASSES', 'SUFFIXES', 'SPLITS', 'IMAGENETTE', 'IMAGENETTE_FOLDERS', 'IMAGENETTE_COUNTS', 'DIGITS_CHECKSUM',
-           'SOURCES', 'NAMES', 'ImageSet', 'checksum', 'data_root', 'Found', 'long_tail', 'Check', 'Source', 'resize',
-           'load', 'available', 'verify']
+           'SOURCES', 'NAMES', 'ImageSet', 'checksum', 'data_root', 'Found', 'long_tail', 'known_labels',
+           'gcd_imagenet100', 'Check', 'Source', 'resize', 'load', 'available', 'verify']
 
 # %% ../nbs/00_data.ipynb #b8a39066
 import hashlib
@@ -251,6 +251,29 @@ def long_tail(
         n = int(top*ratio**(c/last) + 1e-6) # a hair more, so that 250 is not 249.99…
         keep.append((labels == c).nonzero()[:,0][torch.randperm(have, generator=g)[:n]])
     return torch.cat(keep).sort().values
+
+# %% ../nbs/00_data.ipynb #10b8a37a
+@jaxtyped(typechecker=beartype)
+def known_labels(
+    labels:Int64[Tensor, " n"], # Class of each image
+    old:int,                    # Classes 0..old-1 are known
+    share:float=.5,             # Of their images, how many keep their label, 0..1
+    seed:int=0                  # Which ones
+)->Int64[Tensor, " n"]:         # Class where it is known, else -1
+    "The labels that a run of category discovery is handed."
+    top = labels.max().item() + 1 if len(labels) else 0
+    if not 1 <= old <= top: raise ValueError(f"old={old}: must lie between 1 and the number of classes, {top}")
+    if not 0 <= share <= 1: raise ValueError(f"share={share}: must lie in [0, 1]")
+    if labels.min() < 0: raise ValueError(f"labels: {(labels < 0).sum()} of {len(labels)} are negative; every image needs its class")
+    mine = (labels < old).nonzero()[:,0].cpu()
+    drawn = np.random.RandomState(seed).choice(len(mine), int(share*len(mine)), replace=False)
+    at = mine[torch.from_numpy(drawn).long()].to(labels.device)
+    return torch.full_like(labels, -1).index_copy_(0, at, labels[at])
+
+# %% ../nbs/00_data.ipynb #388ee124
+def gcd_imagenet100()->list[int]: # Ascending, 0..999; the first fifty are the old classes
+    "The hundred classes of ImageNet that generalized category discovery works on."
+    return sorted(np.random.RandomState(0).choice(1000, 100, replace=False).tolist())
 
 # %% ../nbs/00_data.ipynb #974e6da4
 IMAGENETTE = dict(n01440764="tench", n02102040="English springer", n02979186="cassette player", n03000684="chain saw",

@@ -63,12 +63,17 @@ def _small(
 # %% ../nbs/02_nets.ipynb #e3e42b1a
 def _timm(
     name:str, # A model of timm, such as "vit_small_patch16_224"
-    channels:int # Channels of the images
+    channels:int, # Channels of the images
+    trained:bool=False # Let timm download its weights
 )->nn.Module: # Images to features, with the attribute `width`
-    "A timm model without its classifier, with random weights."
+    "A timm model without its classifier."
     timm = import_module("timm") # loaded here: whoever asks for a ResNet need not wait for it
     if not timm.is_model(name): raise ValueError(f"timm has no model {name!r}: timm.list_models() gives the known names")
-    net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
+    options = {"dynamic_img_size": True} if name.startswith("vit_") else {} # any size that the patches divide
+    try: net = timm.create_model(name, pretrained=trained, num_classes=0, in_chans=channels, **options)
+    except Exception as why:
+        if not trained: raise
+        raise ValueError(f"weights: timm could not fetch those of {name} ({type(why).__name__}). Fetch them where there is a network, and name the file: weights=<file>") from why
     net.width = getattr(net, "head_hidden_size", None) or net.num_features
     return net
 
@@ -83,6 +88,8 @@ def load_weights(
     if not path.is_file(): raise ValueError(f"weights: there is no file {path}")
     state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state)
+    own = {k.removeprefix("online.0."): v for k,v in state.items() if k.startswith("online.0.")}
+    state = own or state
     for prefix in drop:
         kept = {k:v for k,v in state.items() if not k.startswith(prefix)}
         if len(kept) == len(state): raise ValueError(f"drop: no key of {path.name} begins with {prefix!r}")
@@ -98,7 +105,7 @@ def backbone(
     name:str, # One of `BACKBONES`
     channels:int=3, # Channels of the images
     stem:str="cifar", # "cifar" (3 x 3, stride 1, no max-pool) or "imagenet"; the ResNets only, the others have one stem
-    weights:str|Path|None=None, # A local file of weights, see `load_weights`
+    weights:str|Path|None=None, # A local file of weights, see `load_weights`; or "timm" for those that timm downloads
     drop:tuple[str,...]=() # Keys of that file to leave out
 )->nn.Module: # Images `b channels h w` to features `b width`
     "The backbone called `name`, without a classifier; its attribute `width` is the length of a feature."
@@ -106,9 +113,10 @@ def backbone(
     if channels < 1: raise ValueError(f"channels={channels} must be at least 1")
     if name in RESNETS: net = _resnet(name, channels, stem)
     elif name == "small": net = _small(channels)
-    elif name.startswith("timm/"): net = _timm(name.removeprefix("timm/"), channels)
+    elif name.startswith("timm/"): net = _timm(name.removeprefix("timm/"), channels, weights == "timm")
     else: raise ValueError(f"backbone {name!r} is not one of {', '.join(BACKBONES)}")
-    return load_weights(net, weights, drop) if weights is not None else net
+    if weights == "timm" and not name.startswith("timm/"): raise ValueError(f"weights='timm' goes with a backbone of timm, and {name!r} is none")
+    return load_weights(net, weights, drop) if weights not in (None, "timm") else net
 
 # %% ../nbs/02_nets.ipynb #c81b3dc6
 def mlp(

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PLAN', 'LOOP', 'GENERAL', 'home', 'read_toml', 'budgets', 'budget_names', 'known', 'method_names', 'method_class',
-           'desk', 'arguments', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of', 'settle',
-           'warm_up', 'build', 'watcher', 'train', 'images_of_run', 'report_of', 'map_of', 'device_name', 'execute',
-           'failure', 'ready', 'notebook_of', 'parameters_of', 'run_notebook', 'run_papermill', 'from_notebook',
-           'documents', 'page', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'run_all', 'one_line',
-           'matching', 'reported', 'facts_of', 'setting_notes', 'report', 'reproduce']
+           'desk', 'arguments', 'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of',
+           'settle', 'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of', 'train', 'known_of', 'images_of_run',
+           'report_of', 'list_scores', 'map_of', 'device_name', 'execute', 'failure', 'ready', 'notebook_of',
+           'parameters_of', 'run_notebook', 'run_papermill', 'from_notebook', 'documents', 'page', 'targets', 'wanted',
+           'in_order', 'plan_lines', 'short_path', 'run_all', 'one_line', 'whole', 'matching', 'reported', 'facts_of',
+           'setting_notes', 'report', 'present', 'reproduce']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -21,7 +22,7 @@ import time
 import tomllib
 import torch
 import yaml
-from . import artefacts, data, fit as fitting, metrics, runs
+from . import artefacts, data, fit as fitting, metrics, runs, targets as targeting
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -81,16 +82,20 @@ def method_class(
     return found[0]
 
 # %% ../nbs/09_reproduce.ipynb #7f0ba3cc
-PLAN = "epochs stop warmup batch lr every precision".split()
+PLAN = "epochs stop warmup batch lr every precision optimizer schedule".split()
 LOOP = [*PLAN, "momentum", "weight_decay"]
 
 def desk(
     start:float=.05, # Fraction of the schedule that the method's base does first, as a run of its own that others share; 0: none
+    pretext:str="", # Method that trains the backbone first, as a run of its own that others share; empty: none
+    pretext_epochs:int=0, # Length of the schedule of that run; 0: as the budget says
     split:str="all", # Which images: all, train, test, unlabeled
+    score:str="", # Which images are scored, for example test; empty: those that it trains on
     limit:int=0, # Only so many images, evenly spaced; 0: all
     k:int=0 # Clusters; 0: as many as there are classes
 ): "Options that belong to no method."
 
+# %% ../nbs/09_reproduce.ipynb #3e8ea0d3
 def arguments(
     call, # A function or class
     names=None # Only these; None: all keyword arguments
@@ -100,15 +105,23 @@ def arguments(
     picked = {n: p for n,p in inspect.signature(call).parameters.items() if (n in names if names else p.default is not p.empty)}
     return {n: (p.annotation, p.default, (told.get(n) or {}).get("docment") or "") for n,p in picked.items()}
 
+def defaults_of(
+    call:type # Class of a method
+)->dict: # Options of loop and desk by name
+    "What a method's document says for the loop and the desk, a method's word before that of its base."
+    return {n: v for c in reversed(call.__mro__) for n,v in vars(c).get("defaults", {}).items()}
+
 @cache
 def options(
     method:str # A name of `method_names`
 )->dict: # name -> (type, default, meaning)
     "Everything that a run of this method may change."
-    own, loop, general = arguments(method_class(method)), arguments(fitting.fit, LOOP), arguments(desk)
-    if not getattr(method_class(method), "learns", True): loop = {}
-    if not hasattr(method_class(method), "first"): general = {n: o for n,o in general.items() if n != "start"}
-    return own | loop | general
+    call = method_class(method)
+    own, loop, general, said = arguments(call), arguments(fitting.fit, LOOP), arguments(desk), defaults_of(call)
+    if not getattr(call, "learns", True): loop = {}
+    if not hasattr(call, "first"): general.pop("start")
+    if "pretext" not in said: general = {n: o for n,o in general.items() if not n.startswith("pretext")}
+    return {n: (kind, said.get(n, default), meaning) for n,(kind,default,meaning) in (own | loop | general).items()}
 
 # %% ../nbs/09_reproduce.ipynb #a9a90d3c
 def checked(
@@ -135,6 +148,7 @@ def configure(
     for layer in (layers["data"].get(dataset, {}), layers[budget].get("all", {}), layers[budget].get(method, {})):
         config |= {n: checked(method, n, v) for n,v in layer.items() if n in config}
     config |= {n: checked(method, n, v) for n,v in changes.items() if v is not None}
+    if config.get("weights"): config["pretext"] = "" # weights from elsewhere need no run of ours
     if "epochs" in config: config["stop"] = config["epochs"] if config["stop"] is None else config["stop"]
     return config
 
@@ -142,10 +156,10 @@ def configure(
 def parse_setting(
     text:str # name=value
 )->tuple: # Name and value
-    "`sigma=0.01` as a name and a Python value; words stay words, true and false are understood."
+    "`sigma=0.01` as a name and a Python value; words stay words, also `none`; true, false and None are understood."
     name, sign, value = text.partition("=")
     if not sign or not name: raise ValueError(f"'{text}' is not of the form name=value")
-    if value.lower() in ("true", "false", "none"): return name, {"true": True, "false": False, "none": None}[value.lower()]
+    if value.lower() in ("true", "false"): return name, value.lower() == "true"
     try: return name, ast.literal_eval(value)
     except (ValueError, SyntaxError): return name, value
 
@@ -157,7 +171,8 @@ class Run:
     root:Path # Folder of all records
     source:str="digits" # Name or folder of the images
     data_root:str|None=None # Where they lie
-    init:"Run|None"=None # The run that it starts from
+    init:"Run|None"=None # The run that it goes on from
+    pretext:"Run|None"=None # The run whose backbone it takes over
     label:str="" # What a document calls it
     @property
     def path(self)->Path: return runs.record_path(self.root, self.spec)
@@ -165,6 +180,8 @@ class Run:
     def state(self)->Path: return runs.heavy_folder(self.path)/"state.safetensors"
     @property
     def id(self)->str: return runs.run_id(self.spec)
+    @property
+    def before(self)->"Run|None": return self.init or self.pretext
     def __str__(self): return f"{self.label or self.spec['method']} on {self.spec['dataset']['name']}, {self.spec['budget']}, seed {self.spec['seed']} ({self.id})"
 
 # %% ../nbs/09_reproduce.ipynb #81cfa415
@@ -201,24 +218,39 @@ def settle(
     facts = images.describe()
     k = config.pop("k") or facts["classes"]
     if not k: raise ValueError(f"k is 0, but {facts['name']} has no classes to count: say how many clusters, for example k=10")
+    if not 1 <= k <= facts["n"]: raise ValueError(f"k is {k}, but must lie from 1 to the {facts['n']} images")
     if "epochs" in config: fitting.check_plan(images.images, seed=seed, **{n: config[n] for n in PLAN})
-    first = warm_up(method, dataset, budget, seed, root, data_root, config, 0 if facts["classes"] else k)
-    spec = dict(method=method, dataset=facts, budget=budget, seed=seed, k=k, config=config, init=first.id if first else None)
-    run = Run(spec, Path(root or home()/"runs"), str(dataset), data_root, first, label)
+    where = (dataset, budget, seed, root, data_root)
+    init = warm_up(method, where, config, 0 if facts["classes"] else k)
+    pretext = None if init else pretext_of(method, where, config, 0 if facts["classes"] else k)
+    before = init or pretext
+    spec = dict(method=method, dataset=facts, budget=budget, seed=seed, k=k, config=config, init=before.id if before else None)
+    run = Run(spec, Path(root or home()/"runs"), str(dataset), data_root, init, pretext, label)
     build(run)
     return run
 
 # %% ../nbs/09_reproduce.ipynb #740a79db
-def warm_up(method, dataset, budget, seed, root, data_root, config, k):
-    "The run of the base that this one starts from, or None."
+def warm_up(method, where, config, k):
+    "The run of the base that this one goes on from, or None."
     if not config.get("start"): return None
     if not 0 <= config["start"] < 1: raise ValueError(f"start is {config['start']}, but must lie from 0 up to, but not at, 1")
     stop = round(config["start"]*config["epochs"])
     if not 0 < stop < config["stop"]: return None
     base = method_class(method).first
     same = {n: config[n] for n in options(base) if n in config and n not in ("start", "stop")}
-    return settle(base, dataset, budget, seed, root, data_root, "warm-up", **same, start=0., stop=stop, k=k)
+    return settle(base, *where, "warm-up", **same, start=0., stop=stop, k=k)
 
+def pretext_of(method, where, config, k):
+    "The run whose backbone this one takes over, or None."
+    if not config.get("pretext"): return None
+    base = known("pretext", config["pretext"], method_names())
+    if "epochs" not in options(base) or "pretext" in options(base): raise ValueError(f"pretext is '{base}', but must be a method that trains a network of its own, such as byol or simclr")
+    shared = ("backbone", "stem", "size", "split", "limit", *getattr(method_class(method), "shared", ()))
+    same = {n: config[n] for n in shared if n in config and n in options(base)}
+    epochs = {"epochs": config["pretext_epochs"]} if config["pretext_epochs"] else {}
+    return settle(base, *where, "pretext", **same, **epochs, k=k)
+
+# %% ../nbs/09_reproduce.ipynb #2d1f107e
 def build(
     run:Run # A settled run
 ): # A module that answers `fit.QUESTIONS`
@@ -231,14 +263,32 @@ def build(
 # %% ../nbs/09_reproduce.ipynb #b5462e13
 def watcher(
     labels, # Class of each image, or None
-    k:int # Clusters
+    k:int, # Clusters
+    given=None, # The labels that the method was handed, -1 where it was not; those images are not scored
+    old:int=0 # Classes that are known by such labels
 ): # (features, clusters) -> numbers
     "What is written down after an epoch: balance and spread always, scores where there are labels."
+    scored = slice(None) if given is None else given.cpu() < 0
     def watch(features, clusters):
         clusters = clusters.cpu()
-        told = metrics.scores(labels, clusters, k) if labels is not None else {n: v for n,v in metrics.balance(clusters, k).items() if n in ("imbalance", "used")}
+        if labels is None: told = {n: v for n,v in metrics.balance(clusters, k).items() if n in ("imbalance", "used")}
+        else: told = metrics.scores(labels[scored], clusters[scored], k)
+        if given is not None: told |= metrics.old_new(labels[scored], clusters[scored], labels[scored] < old)
         return {**told, "std": metrics.uniformity_std(features.cpu())}
     return watch
+
+# %% ../nbs/09_reproduce.ipynb #6ff51bbe
+def clusters_of(
+    run:Run, # A settled run
+    method, # Trained
+    device:str # Where the images shall be
+)->tuple: # Features, clusters (CPU), labels or None: of the images that are scored
+    "What a trained method says about the images that are to be scored."
+    images = images_of_run(run, run.spec["config"]["score"])
+    features = fitting.embed_all(method, images.images.to(device))
+    held = run.spec["config"]["score"] and hasattr(method, "clustering")
+    clusters = targeting.assign(features, method.clustering.centres, getattr(method, "spherical", True)) if held else method.assign(features)
+    return features, clusters.cpu(), images.labels
 
 # %% ../nbs/09_reproduce.ipynb #16bb0f0e
 def train(
@@ -250,41 +300,69 @@ def train(
     started, spec = time.monotonic(), run.spec
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if spec["dataset"]["size"] <= 16: torch.set_num_threads(1)
-    init = ready(run.init, device, progress) if run.init else None
+    begin = {name: ready(first, device, progress) for name,first in (("init", run.init), ("adopt", run.pretext)) if first}
     images = images_of_run(run)
-    method = build(run).to(device)
+    method, given = build(run).to(device), known_of(run, images.labels)
+    if given is not None: method.know(given.to(device))
     loop = {n: spec["config"][n] for n in LOOP if n in spec["config"]} or {"epochs": 0}
-    history = fitting.fit(method, images.images.to(device), seed=spec["seed"], init=init, checkpoint=run.state, progress=progress,
-                          evaluate=watcher(images.labels, spec["k"]), **loop)
-    return report_of(run, method, images, history, device, started)
+    def evaluate(features, clusters):
+        features, clusters, labels = clusters_of(run, method, device) if spec["config"]["score"] else (features, clusters, images.labels)
+        return watcher(labels, spec["k"], given, spec["config"].get("old", 0))(features, clusters)
+    history = fitting.fit(method, images.images.to(device), seed=spec["seed"], checkpoint=run.state, progress=progress, evaluate=evaluate, **begin, **loop)
+    return report_of(run, method, history, device, started)
+
+# %% ../nbs/09_reproduce.ipynb #6fccb64e
+def known_of(
+    run:Run, # A settled run
+    labels # Class of each image, or None
+): # int64, -1 where the method may not know it; None: the method knows no labels at all
+    "The labels that a run of category discovery is handed."
+    old = run.spec["config"].get("old")
+    if not old: return None
+    if labels is None: raise ValueError(f"old is {old}, but {run.spec['dataset']['name']} has no labels")
+    if run.spec["config"]["score"]: raise ValueError(f"score is '{run.spec['config']['score']}', but with old={old} the unlabelled images of training are scored")
+    return data.known_labels(labels, old, run.spec["config"]["known"])
 
 def images_of_run(
-    run:Run # A settled run
+    run:Run, # A settled run
+    score:str="" # Another part of the images; empty: those that it trains on
 )->data.ImageSet:
     "The images of a run; `ValueError` if they are not those that it was settled with."
     config, facts = run.spec["config"], run.spec["dataset"]
+    if score: return images_of(run.source, score, config["limit"], run.data_root)
     images = images_of(run.source, config["split"], config["limit"], run.data_root)
     if images.checksum != facts["checksum"]: raise ValueError(f"{facts['name']} has checksum {images.checksum} now, but the run was settled with {facts['checksum']}")
     return images
 
 # %% ../nbs/09_reproduce.ipynb #bfbb37a9
-def report_of(run, method, images, history, device, started):
+@torch.no_grad()
+def report_of(run, method, history, device, started):
     "The record of a finished run."
     spec, last = run.spec, history[-1]
-    features = fitting.embed_all(method, images.images.to(device))
-    clusters = method.assign(features).cpu()
+    features, clusters, labels = clusters_of(run, method, device)
     whole = spec["config"].get("stop") == spec["config"].get("epochs")
     memory = torch.cuda.max_memory_allocated()/2**20 if device != "cpu" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
     slip = runs.receipt(started, device_name(device), torch.get_num_threads(), memory)
-    scores = {n: runs.short(v) for n,v in last.items() if n in ("acc", "nmi", "ari", "ami", "jsd", "imbalance", "used", "std")}
+    told = {n: v for n,v in last.items() if n in ("acc", "all", "old", "new", "nmi", "ari", "ami", "jsd", "imbalance", "used", "std")} | list_scores(method, labels)
+    scores = {n: runs.short(v) for n,v in told.items()}
     return dict(id=run.id, status="finished", reason=None, label=run.label or type(method).__name__, spec=spec, scores=scores, history=runs.columns(history),
-                sizes=metrics.cluster_sizes(clusters, spec["k"]).tolist(), map=map_of(method, features, clusters, images.labels) if whole else None, receipt=slip)
+                sizes=metrics.cluster_sizes(clusters, spec["k"]).tolist(), map=map_of(features, clusters, labels) if whole else None, receipt=slip)
 
-def map_of(method, features, clusters, labels):
+# %% ../nbs/09_reproduce.ipynb #26f45022
+def list_scores(method, labels):
+    "For a method that keeps and drops lists of neighbours: the share that it keeps, and how pure kept and dropped lists are."
+    if labels is None or not hasattr(method, "lists") or not hasattr(method, "kept"): return {}
+    if len(labels) != len(method.kept): return {}
+    same, kept = (labels[method.lists[:,1:].cpu()] == labels[:,None]).double().mean(1), method.kept.cpu()
+    purity = {name: same[some].mean().item() for name,some in (("purity_kept", kept), ("purity_dropped", ~kept)) if some.any()}
+    return {"kept": kept.double().mean().item(), **purity}
+
+def map_of(features, clusters, labels):
     "t-SNE of at most 2,000 evenly spaced images."
     index = torch.tensor(runs.spaced(len(features)))
-    centres = torch.nn.functional.normalize(method.clustering.centres.float(), dim=1)
-    near = (torch.nn.functional.normalize(features, dim=1)*centres[clusters.to(features.device)]).sum(1)[index].cpu()
+    unit, where = torch.nn.functional.normalize(features, dim=1), clusters.to(features.device)
+    centres = torch.nn.functional.normalize(torch.zeros(int(where.max()) + 1, unit.shape[1], device=unit.device).index_add_(0, where, unit), dim=1)
+    near = (unit*centres[where]).sum(1)[index].cpu()
     xy = runs.tsne(features[index].cpu(), torch.get_num_threads())
     return runs.pack_map(xy, None if labels is None else labels[index], clusters[index], near)
 
@@ -390,8 +468,16 @@ def documents()->list:
 def page(
     document:str # A name of `documents`
 )->dict:
-    "What a document did, from its TOML file."
-    return read_toml(home()/"experiments"/f"{known('document', document, documents())}.toml")
+    "What a document did, from its TOML file; a sweep becomes a run for each of its values."
+    told = read_toml(home()/"experiments"/f"{known('document', document, documents())}.toml")
+    told.setdefault("run", {})
+    for name,entry in told.get("sweep", {}).items():
+        told["run"] |= {f"{name} = {v}": dict(method=entry["method"], set={**entry.get("set", {}), entry["option"]: v}, swept=True) for v in entry["values"]}
+    for key,entry in told["artefact"].items():
+        for name in entry.get("sweeps", []): known(f"sweep of {document}/{key}:", name, told.get("sweep", {}))
+        if "sweeps" in entry: entry["points"] = {name: [[v, f"{name} = {v}"] for v in told["sweep"][name]["values"]] for name in entry["sweeps"]}
+        entry.setdefault("runs", [name for pairs in entry.get("points", {}).values() for _,name in pairs])
+    return told
 
 def targets(
     target:str # document, or document/artefact
@@ -412,7 +498,8 @@ def wanted(
     "The runs that the artefacts of a target need, without those of methods that are not written yet."
     told, meant = targets(target)
     known(f"budget of {target}:", budget, told["budget"])
-    plan, names = told["budget"][budget], dict.fromkeys(n for a in meant.values() for n in a.get("runs", []))
+    asked = [a for a in meant.values() if budget in a.get("budgets", [budget])]
+    plan, names = told["budget"][budget], dict.fromkeys(n for a in asked for n in a.get("runs", []))
     for name in names: known(f"run of {target}:", name, told["run"])
     numbers = plan["seeds"] if seeds is None else list(range(seeds))
     made = [name for name in names if told["run"][name]["method"] in method_names()]
@@ -423,8 +510,8 @@ def in_order(
     wishes:list # Runs
 )->list: # Each run once, what others start from first
     "All runs that are needed, without repetition."
-    first = [w.init for w in wishes if w.init]
-    return list({w.id: w for w in [*first, *wishes]}.values())
+    def before(w): return [*before(w.before), w.before] if w.before else []
+    return list({w.id: w for w in [*(b for w in wishes for b in before(w)), *wishes]}.values())
 
 # %% ../nbs/09_reproduce.ipynb #623b01ed
 def plan_lines(
@@ -455,7 +542,7 @@ def run_all(
     if jobs < 1: raise ValueError(f"jobs is {jobs}, but must be at least 1")
     threads, begun, futures, broken = max(1, (os.cpu_count() or 1)//jobs), time.monotonic(), {}, []
     def work(run):
-        if run.init and run.init.id in futures: futures[run.init.id].result()
+        if run.before and run.before.id in futures: futures[run.before.id].result()
         return run_notebook(run, threads)
     with ThreadPoolExecutor(jobs) as pool:
         for run in missing: futures[run.id] = pool.submit(work, run)
@@ -472,6 +559,20 @@ def one_line(
     return ", ".join(f"{n.upper()} {scores[n]:.3f}" for n in ("acc", "nmi", "ari") if n in scores) or f"{scores['used']} clusters in use"
 
 # %% ../nbs/09_reproduce.ipynb #da542b99
+def whole(
+    record:dict, # Of a finished run
+    by_id:dict # All records
+)->dict: # epochs and seconds; None where a record is missing
+    "What a result took from nothing, the runs that it started from included, as if nobody had shared them."
+    config, init = record["spec"]["config"], by_id.get(record["spec"]["init"])
+    own = dict(epochs=config.get("stop", 0), seconds=record["receipt"]["seconds"])
+    if record["spec"]["init"] is None: return own
+    before = whole(init, by_id) if init else {}
+    if before.get("epochs") is None: return dict(epochs=None, seconds=None)
+    counted = init["spec"]["config"]["stop"] if config.get("start") else 0 # who goes on counts these epochs as its own
+    return dict(epochs=own["epochs"] + before["epochs"] - counted, seconds=own["seconds"] + before["seconds"])
+
+# %% ../nbs/09_reproduce.ipynb #fc3aa6b3
 def matching(
     told:dict, # A page
     records:list, # All records
@@ -479,7 +580,7 @@ def matching(
     skip:tuple=("smoke",) # Budgets that prove nothing
 )->list: # name, dataset, budget, seed, record: rows for `artefacts.render`
     "The finished records that belong to the runs of a page."
-    rows = []
+    rows, by_id = [], {r["id"]: r for r in records}
     for name,record in ((n, r) for n in names for r in records):
         spec, entry = record["spec"], told["run"][name]
         if record["status"] != "finished" or spec["method"] != entry["method"] or spec["budget"] in skip: continue
@@ -487,7 +588,7 @@ def matching(
         if spec["dataset"]["name"] not in plan.get("datasets", []) or spec["seed"] not in plan["seeds"]: continue
         expected = configure(spec["method"], spec["dataset"]["name"], spec["budget"], **entry.get("set", {}))
         if {k: v for k,v in expected.items() if k != "k"} != spec["config"] or (expected["k"] or spec["dataset"]["classes"]) != spec["k"]: continue
-        rows.append(dict(name=name, dataset=spec["dataset"]["name"], budget=spec["budget"], seed=spec["seed"], record=record))
+        rows.append(dict(name=name, dataset=spec["dataset"]["name"], budget=spec["budget"], seed=spec["seed"], record=record, whole=whole(record, by_id)))
     return sorted(rows, key=lambda r: (list(names).index(r["name"]), r["dataset"], r["budget"], r["seed"]))
 
 # %% ../nbs/09_reproduce.ipynb #0af4f028
@@ -534,14 +635,28 @@ def report(
         rows = matching(told, records, entry.get("runs", []))
         more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)])
         files = artefacts.render(key, entry | more, reported(told["document"], key), rows)
-        folder = Path(out or home())/("tables" if entry["kind"] in ("results", "information") else "figures")/told["document"]
+        folder = Path(out or home())/("tables" if entry["kind"] in ("results", "information") else "figures")/told.get("folder", told["document"])
         artefacts.write(folder, files)
         written += [folder/name for name in files]
     return written
 
 # %% ../nbs/09_reproduce.ipynb #d38200d9
+def present(
+    budget:str, # A name of `budget_names`
+    data_root=None, # Where the images lie
+    say=print # Takes a line
+)->list: # Documents
+    "The documents whose images of a budget are here; what is left out is said."
+    here = []
+    for name in documents():
+        absent = [d for d in page(name)["budget"][known("budget", budget, budget_names())]["datasets"] if not data.available(d, root=data_root)]
+        if absent: say(f"{name}: nothing is trained, for {', '.join(absent)} is not here; its tables and figures follow from the records")
+        else: here.append(name)
+    return here
+
+#| export
 def reproduce(
-    target:str="pipcdr", # document, or document/artefact
+    target:str="all", # document, document/artefact, or all
     budget:str="laptop", # A name of `budget_names`
     seeds:int=None, # How many seeds; None: those on the page
     jobs:int=1, # Runs at a time
@@ -552,13 +667,14 @@ def reproduce(
     say=print # Takes a line
 )->list: # Paths of tables and figures
     "Plan the runs of a target, execute what is missing, write its tables and figures."
-    needed = in_order(wanted(target, budget, seeds, root=root, data_root=data_root))
+    names = present(budget, data_root, say) if target == "all" else [target]
+    needed = in_order([w for name in names for w in wanted(name, budget, seeds, root=root, data_root=data_root)])
     for line in plan_lines(needed): say(line)
     missing = sum(runs.standing(r.path)[0] != "finished" for r in needed)
     say(f"{len(needed)} runs needed, {len(needed) - missing} on record, {missing} to do")
     if dry_run: return []
     broken = run_all(needed, jobs, say)
-    written = report(target, root, out)
+    written = [path for name in (documents() if target == "all" else names) for path in report(name, root, out)]
     say(f"{len(written)} files in {', '.join(sorted({short_path(p.parent) for p in written}))}")
     if broken: raise RuntimeError("some runs broke:\n" + "\n".join(broken))
     return written

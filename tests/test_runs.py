@@ -149,7 +149,7 @@ def test_list(what, pair):
     said = command("list", what, *(["--root", pair[1]/"a"] if what == "runs" else []))
     assert said.code == 0, said.err
     needed = dict(methods=METHODS, data=["digits", "cifar10"], budgets=["smoke", "laptop", "gpu", "paper"], artefacts=["pipcdr/table_7"], runs=["byol/digits/"])
-    for name in needed.get(what, ["n_init"]): assert name in said.out
+    for name in needed.get(what, ["split"]): assert name in said.out
 
 
 def test_data_verify():

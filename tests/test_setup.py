@@ -125,7 +125,7 @@ def plan(*words):
 def test_make_reproduce():
     "The committed records are touched only where something is missing; FRESH stays in a folder of its own."
     usual, fresh = plan("reproduce"), plan("reproduce", "FRESH=1")
-    assert any("clusterlab\" reproduce pipcdr --budget laptop --jobs 2" in line for line in usual)
+    assert any("clusterlab\" reproduce all --budget laptop --jobs 2" in line for line in usual)
     assert not any("fresh" in line for line in usual)
     assert any("rm -rf fresh/runs fresh/tables fresh/figures;" in line and "--runs_root fresh/runs --out fresh" in line for line in fresh)
     assert shlex.split(fresh[-1])[:5] == ["rm", "-rf", "fresh/runs", "fresh/tables", "fresh/figures;"], "only what the command makes is emptied"

@@ -73,7 +73,7 @@ def groups(self:BYOL)->list: # Parameter groups with their factor on the learnin
 
 # %% ../../nbs/methods/byol.ipynb #a9bdcd04
 @patch
-def pick(self:BYOL, index): # Positions of the batch in the data set
+def pick(self:BYOL, index, dice): # Positions of the batch in the data set; chance, which is not needed
     "The images of a step: the batch itself."
     return index
 

@@ -31,7 +31,7 @@ class Pixels(nn.Module):
 def groups(self:Pixels): return []
 
 @patch
-def pick(self:Pixels, index): return index
+def pick(self:Pixels, index, dice): return index
 
 @patch
 def views(self:Pixels, images, dice): return images
