@@ -69,7 +69,7 @@ def test_papermill(folder, tmp_path):
     assert all(there[name] == here[name] for name in there if name in here)
 
 
-OPEN = {"moco", "mochi", "moco_connr", "simsiam_connr"} # They run, but their laptop runs are not on record yet
+OPEN = set() # Methods that run, but whose laptop runs are not on record yet
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in OPEN])
