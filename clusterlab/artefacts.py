@@ -4,21 +4,28 @@
 
 # %% auto #0
 __all__ = ['NEEDED', 'BESIDE', 'COUNTED', 'UNITS', 'LOWER', 'TIDY', 'ESCAPES', 'WIDTH', 'GREY', 'PALETTE', 'DASHES', 'LOOKS',
-           'STYLE', 'LONG', 'KINDS', 'plain', 'Case', 'run_id', 'field', 'finite', 'history', 'Group', 'group_of',
-           'groups_of', 'chosen', 'check_printed', 'read_printed', 'label_printed', 'scale', 'spread', 'cell',
-           'our_column', 'rows_of', 'result_blocks', 'data_notes', 'run_notes', 'result_notes', 'to_csv', 'tidy_rows',
-           'to_markdown', 'results', 'escape', 'table_files', 'tex_cell', 'tex_tabular', 'tex_blocks', 'to_latex',
-           'pair_facts', 'fact_notes', 'information', 'look', 'house', 'picture', 'settle', 'point', 'reference_of',
-           'curve_rows', 'curves', 'corner', 'name_ends', 'end_name', 'draw_lines', 'line_files', 'size_rows', 'sizes',
-           'decode_map', 'rename_clusters', 'map_rows', 'draw_points', 'maps', 'settings', 'score_card', 'shown',
-           'run_curves', 'run_map', 'run_clusters', 'sweep_rows', 'sweep', 'render', 'write']
+           'STYLE', 'LONG', 'ACRONYMS', 'KINDS', 'plain', 'Case', 'run_id', 'field', 'finite', 'history', 'score',
+           'sizes_of', 'Group', 'group_of', 'groups_of', 'chosen', 'check_printed', 'read_printed', 'label_printed',
+           'scale', 'spread', 'cell', 'our_column', 'rows_of', 'result_blocks', 'data_notes', 'run_notes',
+           'result_notes', 'to_csv', 'tidy_rows', 'to_markdown', 'results', 'escape', 'table_files', 'tex_cell',
+           'tex_tabular', 'tex_blocks', 'to_latex', 'pair_facts', 'fact_notes', 'fact_rows', 'information', 'look',
+           'looks', 'house', 'width', 'picture', 'settle', 'point', 'reference_of', 'parts_of', 'long_rows',
+           'runs_named', 'curve_rows', 'curves', 'state_of', 'lacking', 'corner', 'name_ends', 'end_name', 'draw_lines',
+           'panels_of', 'plate', 'line_files', 'size_rows', 'sizes', 'sweep_lines', 'seed_scores', 'sweep_rows',
+           'sweep_case', 'draw_sweep', 'sweep', 'bar_rows', 'bar_lines', 'bar_room', 'draw_bars', 'bars', 'study_table',
+           'table_rows', 'study_rows', 'number_rows', 'draw_scatter', 'draw_study', 'study', 'decode_map',
+           'rename_clusters', 'map_points', 'score_rows', 'map_rows', 'draw_points', 'tiles', 'map_lines', 'maps',
+           'settings', 'score_card', 'shown', 'run_curves', 'run_map', 'run_clusters', 'Kind', 'kind_of', 'figure_rows',
+           'render', 'write']
 
 # %% ../nbs/08_artefacts.ipynb #400aefb5
 import csv
 import io
 import os
 from base64 import b64decode
+from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from math import isfinite, sqrt
 from pathlib import Path
@@ -57,7 +64,12 @@ class Case(NamedTuple):
     def same(self, printed, dataset): return plain(self.ours(printed)) == plain(dataset)
 
     @property
-    def names(self): return list(self.artefact.get("runs") or sorted({run["name"] for run in self.runs}))
+    def series(self): # Name of every row or line, and the run or the runs behind it
+        named = self.artefact.get("bars") or self.artefact.get("runs") or sorted({run["name"] for run in self.runs})
+        return dict(named) if isinstance(named, dict) else {name: name for name in named}
+
+    @property
+    def names(self): return list(self.series)
 
     def values(self, column): return list(dict.fromkeys(row[column] for row in self.printed))
 
@@ -104,6 +116,28 @@ def history(
     pairs = [(finite(run, "history.epoch", e), finite(run, f"history.{name}", v)) for e, v in zip(epochs, values)]
     return [(e, v) for e, v in pairs if e is not None and v is not None]
 
+# %% ../nbs/08_artefacts.ipynb #057bc34b
+def score(
+    run:dict, # A run with its record
+    metric:str, # Like "NMI", or "largest cluster share"
+    *default # What is returned where the record does not know the score; without it that is an error
+)->float|None: # None where it was not measured
+    "One score of the last epoch."
+    name = metric.lower()
+    if name == "largest cluster share": return max(counts := sizes_of(run))/max(1, sum(counts))
+    if name in ("epochs", "seconds"): return finite(run, name, run.get("whole", {}).get(name))
+    scores = field(run, "scores")
+    return default[0] if default and name not in scores else finite(run, f"scores.{name}", field(run, "scores", name))
+
+
+def sizes_of(run:dict # A run with its record
+)->list[int]: # Images in each cluster
+    "The cluster sizes of the last epoch."
+    found = field(run, "sizes")
+    if not isinstance(found, list) or not found or not all(isinstance(v, int) and v >= 0 for v in found):
+        raise ValueError(f"run {run_id(run)}: sizes is {found!r}, must be a list of counts")
+    return found
+
 # %% ../nbs/08_artefacts.ipynb #068d9973
 class Group(NamedTuple):
     "Runs that may stand in one column or one panel."
@@ -136,11 +170,11 @@ def groups_of(case:Case # An artefact and its rows
 
 def chosen(
     case:Case, # An artefact and its rows
-    name:str, # Name of the run
+    name:str, # Name of the row or line, or of the run itself
     group:Group # Data set, budget, protocol
 )->list[dict]: # By seed
     "The finished runs of one name in one group, one for each seed."
-    found = [run for run in case.runs if run["name"] == name and group.holds(run) and run["record"].get("status") == "finished"]
+    found = [run for run in case.runs if run["name"] == case.series.get(name, name) and group.holds(run) and run["record"].get("status") == "finished"]
     found = sorted(found, key=lambda run: run["seed"])
     for one, two in zip(found, found[1:]):
         if one["seed"] == two["seed"]:
@@ -219,10 +253,8 @@ def cell(
     "The scores of one name in one group, over its seeds."
     (unit, _), found = scale(case, metric), chosen(case, name, group)
     if unit not in UNITS: raise ValueError(f"printed {case.key}: unit of {metric} is {unit!r}, must be one of {sorted(UNITS)}")
-    name = metric.lower()
-    kept = [(finite(run, f"scores.{name}", run.get("whole", {}).get(name) if name in ("epochs", "seconds") else field(run, "scores", name)), run) for run in found]
-    kept = [(score*UNITS[unit], run) for score, run in kept if score is not None]
-    mean, sd = spread(np.array([score for score, _ in kept])) if kept else (None, None)
+    kept = [(value*UNITS[unit], run) for value, run in ((score(run, metric), run) for run in found) if value is not None]
+    mean, sd = spread(np.array([value for value, _ in kept])) if kept else (None, None)
     return {"mean": mean, "sd": sd, "n": len(kept), "runs": [run for _, run in kept]} if found else None
 
 # %% ../nbs/08_artefacts.ipynb #92494dfa
@@ -328,6 +360,7 @@ TIDY = "method source dataset budget metric value sd n unit seeds runs protocol"
 def tidy_rows(case:Case # An artefact and its rows
 )->list[dict]: # One row per number
     "A table of results, one number per row: the document's, then ours."
+    check_printed(case)
     rows = [{"method": label, "source": "paper", "dataset": dataset, "metric": metric, "value": row["value"], "unit": row["unit"]}
             for (label, dataset, metric), row in label_printed(case).items() if row["value"]]
     for label, name in rows_of(case):
@@ -357,11 +390,12 @@ def to_markdown(
     return ("\n".join(lines + [f"- {note}" for note in notes]) + "\n").encode()
 
 
-def results(case:Case # An artefact and its rows
+def results(
+    case:Case, # An artefact and its rows
+    rows:list[dict] # From `tidy_rows`
 )->dict[str, bytes]: # File name to bytes
     "A table of results."
-    check_printed(case)
-    return table_files(case, result_blocks(case), result_notes(case), to_csv(TIDY, tidy_rows(case)))
+    return table_files(case, result_blocks(case), result_notes(case), to_csv(TIDY, rows))
 
 # %% ../nbs/08_artefacts.ipynb #414ea736
 ESCAPES = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -460,17 +494,24 @@ def fact_notes(case:Case # An artefact and its rows
     return notes + list(case.artefact.get("notes", []))
 
 # %% ../nbs/08_artefacts.ipynb #67661e16
-def information(case:Case # An artefact and its rows
+def fact_rows(case:Case # An artefact and its rows
+)->list[dict]: # One row per fact
+    "Printed and computed facts, one in a row."
+    check_printed(case, tuple(columns := case.artefact["columns"]))
+    return [{"dataset": name, "source": source, "fact": column, "value": value} for name, row, fact in pair_facts(case)
+            for column, ours in columns.items() for source, value in (("paper", row.get(column)), ("ours", fact.get(ours))) if value is not None]
+
+
+def information(
+    case:Case, # An artefact and its rows
+    rows:list[dict] # From `fact_rows`
 )->dict[str, bytes]: # File name to bytes
     "A table of facts: printed ones beside computed ones."
     columns = case.artefact["columns"]
-    check_printed(case, tuple(columns))
     head = [("", "Name")] + [(column.replace("_", " "), whose) for column in columns for whose in ("paper", "ours")]
-    rows = [[name] + [text for column, ours in columns.items() for text in
-                      (row.get(column) or "not printed", str(fact.get(ours, "not computed")))] for name, row, fact in pair_facts(case)]
-    tidy = [{"dataset": name, "source": source, "fact": column, "value": value} for name, row, fact in pair_facts(case)
-            for column, ours in columns.items() for source, value in (("paper", row.get(column)), ("ours", fact.get(ours))) if value is not None]
-    return table_files(case, [{"title": "", "head": head, "rows": rows}], fact_notes(case), to_csv(["dataset", "source", "fact", "value"], tidy))
+    lines = [[name] + [text for column, ours in columns.items() for text in
+                       (row.get(column) or "not printed", str(fact.get(ours, "not computed")))] for name, row, fact in pair_facts(case)]
+    return table_files(case, [{"title": "", "head": head, "rows": lines}], fact_notes(case), to_csv(["dataset", "source", "fact", "value"], rows))
 
 # %% ../nbs/08_artefacts.ipynb #061ef8e4
 WIDTH, GREY = 3.5, "#6b6b6b" # One column of a printed page, in inches; the colour of what is said beside the data
@@ -491,6 +532,19 @@ def look(name:str # Name of a run
     colour, dash = LOOKS.get(name, (code[1] % len(PALETTE), code[2] % len(DASHES)))
     return PALETTE[colour], DASHES[dash]
 
+
+def looks(names:list[str] # All names of one panel
+)->dict[str, tuple]: # Colour and dash of each
+    "The looks of names that stand together: listed ones first, the others around them."
+    found, taken = {}, {look(name)[0] for name in names if name in LOOKS}
+    for name in names:
+        colour, dash = look(name)
+        start = PALETTE.index(colour) if colour in PALETTE and name not in LOOKS else None
+        free = [] if start is None else [c for c in PALETTE[start:] + PALETTE[:start] if c not in taken]
+        found[name] = (free or [colour])[0], dash
+        taken.add(found[name][0])
+    return found
+
 # %% ../nbs/08_artefacts.ipynb #8c8f6931
 @contextmanager
 def house():
@@ -499,6 +553,12 @@ def house():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
+
+
+def width(words # Texts of 7 points
+)->float: # Of the longest, in inches
+    "How much room names need."
+    with house(): return max([TextPath((0, 0), word, size=7).get_extents().width/72 for word in words if word], default=0)
 
 
 def picture(
@@ -534,12 +594,13 @@ LONG = "panel series x y sd n".split()
 def point(
     group:Group, # The panel
     series:str, # Name of the line
-    x:float, # Where
+    x:float|str, # Where: a number or a name
     values # One value per seed
 )->dict: # A row of the long CSV
     "One point of a line: mean, spread and n over seeds."
     mean, sd = spread(np.array(values, dtype=float))
-    return {"panel": group.label(), "series": series, "x": int(x) if x == int(x) else x, "y": mean, "sd": sd, "n": len(values)}
+    if not isinstance(x, str): x = int(x) if x == int(x) else x
+    return {"panel": group.label(), "series": series, "x": x, "y": mean, "sd": sd, "n": len(values)}
 
 
 def reference_of(
@@ -552,6 +613,33 @@ def reference_of(
     widths = {run_id(run): field(run, "spec", "config", d) if isinstance(d, str) else d for run in runs}
     if len(set(widths.values())) > 1: raise ValueError(f"reference 1/sqrt(d): runs differ in {d}: {widths}; must be one")
     return 1/sqrt(next(iter(widths.values())))
+
+# %% ../nbs/08_artefacts.ipynb #21953451
+def parts_of(case:Case # An artefact and its rows
+)->dict[str, Case]: # By name; "" where the figure has no parts
+    "The small panels that an entry declares, each with an entry of its own."
+    whole = {key: value for key, value in case.artefact.items() if key != "parts"}
+    for part in case.artefact.get("parts", []):
+        if not part.get("name"): raise ValueError(f"artefact {case.key}: the part {part} lacks the key 'name'")
+    return {part["name"]: case._replace(artefact=whole | part) for part in case.artefact.get("parts", [])} or {"": case}
+
+
+def long_rows(
+    rows, # Makes the long rows of one entry
+    case:Case # An artefact and its rows
+)->list[dict]: # Long rows
+    "The rows of a figure, those of a part under its name."
+    return [row | ({"part": name} if name else {}) for name, sub in parts_of(case).items() for row in rows(sub)]
+
+
+def runs_named(entry:dict # An artefact
+)->list[str]: # Each once
+    "The names of all runs that an entry asks for, those of its parts included."
+    found = []
+    for one in (entry, *entry.get("parts", [])):
+        for named in (one.get("bars", []), one.get("runs", [])): found += named.values() if isinstance(named, dict) else named
+        found += [name for pairs in one.get("points", {}).values() for _, name in pairs]
+    return list(dict.fromkeys(found))
 
 # %% ../nbs/08_artefacts.ipynb #80dd2090
 def curve_rows(case:Case # An artefact and its rows
@@ -572,32 +660,55 @@ def curve_rows(case:Case # An artefact and its rows
     return rows
 
 
-def curves(case:Case # Its entry names y, label, runs and perhaps a reference
+def curves(
+    case:Case, # Its entry names y, label, runs and perhaps a reference
+    rows:list[dict] # From `curve_rows`
 )->dict[str, bytes]: # File name to bytes
     "Lines over epochs: mean over seeds with a band of one sample standard deviation."
-    return line_files(case, curve_rows(case), "epoch")
+    return line_files(case, rows, "epoch")
 
 # %% ../nbs/08_artefacts.ipynb #cc482575
+def state_of(
+    case:Case, # An artefact and its rows
+    name:str, # A line
+    group:Group|None # The panel; None where nothing was run
+)->str: # In words
+    "Why a line is not there."
+    behind = case.series.get(name, name)
+    tried = [run for run in case.runs if group and run["name"] in ([behind] if isinstance(behind, str) else behind) and group.holds(run)]
+    return "not run" if not tried else "not measured" if any(run["record"].get("status") == "finished" for run in tried) else "failed"
+
+
+def lacking(
+    case:Case, # An artefact and its rows
+    group:Group|None, # The panel; None where nothing was run
+    rows:list[dict] # Its long rows; `run` says whose they are where the series does not
+)->list[str]: # Like "not run: BYOL, PIP"
+    "The lines that are not there, and why."
+    states, every = {}, {row.get("run", row["series"]) for row in rows}
+    for part, sub in parts_of(case).items():
+        there = {row.get("run", row["series"]) for row in rows if row.get("part", "") == part} if part else every
+        states |= {f"{name} ({part})" if name in every else name: state_of(sub, name, group) for name in sub.names if name not in there}
+    return [f"{word}: {', '.join(n for n in states if states[n] == word)}" for word in sorted(set(states.values()))]
+
+
 def corner(
     case:Case, # An artefact and its rows
     group:Group|None, # The panel; None where nothing was run
     rows:list[dict], # Its long rows
-    more:str = "" # What else to say
+    more:str = "", # What else to say
+    letters:int = 76 # In a line
 )->str: # Short lines
     "What the panel shows, over how many seeds, and what it lacks."
-    if group is None: parts = []
+    if group is None: told = []
     else:
         counts = sorted({row["n"] for row in rows if row["series"] != "reference"} or {0})
         known = case.artefact.get("datasets", [])
         other = f", a stand-in for {', '.join(known)}" if known and not any(case.same(d, group.dataset) for d in known) else ""
         spread = ", mean ± sd" if counts[-1] > 1 else ""
-        parts = [group.label() + other, "n = " + "–".join(map(str, dict.fromkeys(counts[:1] + counts[-1:]))) + spread + more]
-    tried = {run["name"] for run in case.runs if group and group.holds(run)}
-    states = {name: "not run" if name not in tried else "not measured" if chosen(case, name, group) else "failed"
-              for name in case.names if name not in {row["series"] for row in rows}}
-    for word in sorted(set(states.values())):
-        parts.append(f"{word}: {', '.join(n for n in states if states[n] == word)}".replace(" ", "\xa0").replace(",\xa0", ", "))
-    return "\n".join(wrap("; ".join(parts), 76)).replace("\xa0", " ")
+        told = [group.label() + other, "n = " + "–".join(map(str, dict.fromkeys(counts[:1] + counts[-1:]))) + spread + more]
+    told += [line.replace(" ", "\xa0").replace(",\xa0", ", ") for line in lacking(case, group, rows)]
+    return "\n".join(wrap("; ".join(told), letters)).replace("\xa0", " ")
 
 # %% ../nbs/08_artefacts.ipynb #060ed3b5
 def name_ends(
@@ -608,6 +719,7 @@ def name_ends(
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     tall = ax.get_position().height*ax.figure.get_figheight()
     wanted = np.array([(y - low)/(high - low) for _, y, _, _ in ends], dtype=float)
+    if ax.get_xscale() == "log": left, right, ends = np.log(left), np.log(right), [(np.log(x), *end) for x, *end in ends]
     for (x, _, name, colour), start, at in zip(ends, wanted, settle(wanted, 8.5/72/tall)):
         ax.plot([(x - left)/(right - left) + .005, 1.025], [start, at], transform=ax.transAxes, color=colour, lw=.4, clip_on=False)
         ax.text(1.035, at, name, transform=ax.transAxes, color=colour, va="center_baseline", fontsize=7)
@@ -630,12 +742,13 @@ def draw_lines(
 )->None:
     "Mean lines with one standard deviation around them, named at their ends."
     names, ends = list(dict.fromkeys(row["series"] for row in rows)), []
+    styles = looks(names)
     own = [n for n in names if n != "reference"]
     shifts = dict(zip(own, .14*(np.arange(len(own)) - (len(own) - 1)/2)))
     for name in names:
         mine = [row for row in rows if row["series"] == name]
         x, y, sd = (np.array([row[k] or 0. for row in mine], dtype=float) for k in ("x", "y", "sd"))
-        colour, dash = look(name)
+        colour, dash = styles[name]
         if dots and name != "reference": ax.errorbar(x + shifts[name], y, sd, color=colour, ls=dash, lw=.6, elinewidth=.8, marker="o", ms=2.4)
         else: ax.plot(x, y, color=colour, ls=dash, lw=1.1)
         if not dots: ax.fill_between(x, y - sd, y + sd, color=colour, alpha=.18, lw=0)
@@ -644,27 +757,56 @@ def draw_lines(
     else: ax.set(xticks=[], yticks=[])
 
 # %% ../nbs/08_artefacts.ipynb #c0834959
+def panels_of(
+    case:Case, # An artefact and its rows
+    rows:list[dict] # Long rows
+)->dict[str, Case]: # By name; "" where the figure has no parts
+    "The small panels of a figure: those of the entry, else those of the rows."
+    found = dict.fromkeys((row.get("part", "") for row in rows), case)
+    return parts_of(case) if "parts" in case.artefact or not found else found
+
+
+def plate(
+    case:Case, # An artefact and its rows
+    rows:list[dict], # Long rows
+    draw, # Draws one panel: axes, entry, rows
+    tall:float = 2.1, # Height of a panel, in inches
+    left:float = .5, # Room beside the axes, in inches
+    right:float = .3, # The same on the other side
+    **how # more for the corner, extra columns of the CSV
+)->dict[str, bytes]: # File name to bytes
+    "A figure: one group below the other, the parts of each side by side."
+    groups, parts = groups_of(case) or [None], panels_of(case, rows)
+    across, title = min(2, len(parts)), .2*(list(parts) != [""])
+    wide, below, pitch = WIDTH*across, (len(parts) - 1)//across, tall - .36 + title
+    high = (block := tall + title + below*pitch)*len(groups)
+    with house():
+        figure = Figure(figsize=(wide, high))
+        for i, group in enumerate(groups):
+            here = [row for row in rows if group and row["panel"] == group.label()]
+            for j, (name, sub) in enumerate(parts.items()):
+                x, y = WIDTH*(j % across) + left, high - block*(i + 1) + .36 + pitch*(below - j//across)
+                ax = figure.add_axes((x/wide, y/high, (WIDTH - left - right)/wide, (tall - .72)/high))
+                draw(ax, sub, [row for row in here if row.get("part", "") == name])
+                if name: ax.set_title(name, pad=3, weight="bold")
+            figure.text(.08/wide, (high - block*i - .04)/high, corner(case, group, here, how.get("more", ""), 76*across), fontsize=6, color=GREY, va="top")
+        columns = [*LONG[:1], *["part"]*(list(parts) != [""]), *LONG[1:], *how.get("extra", [])]
+        return picture(case.key, figure, columns, rows)
+
+# %% ../nbs/08_artefacts.ipynb #00a5e476
 def line_files(
     case:Case, # An artefact and its rows
     rows:list[dict], # Long rows
-    xlabel:str, # Text of the x axis
-    **how # more for the corner, dots for the lines, ticks for an x axis of positions
+    xlabel:str, # Text of the x axis, where the entry has none
+    more:str = "", # For the corner
+    dots:bool = False # Dots with bars instead of lines with bands?
 )->dict[str, bytes]: # File name to bytes
-    "A figure of lines, the panels below each other, and the rows it was drawn from."
-    groups, tall, words = groups_of(case) or [None], 2.1, {end_name(case.artefact, row) for row in rows}
-    high = tall*len(groups)
-    with house():
-        right = .22 + max([TextPath((0, 0), word, size=7).get_extents().width/72 for word in words], default=0)
-        figure = Figure(figsize=(WIDTH, high))
-        for i, group in enumerate(groups):
-            mine = [row for row in rows if group and row["panel"] == group.label()]
-            ax = figure.add_axes((.5/WIDTH, (high - tall*(i + 1) + .36)/high, (WIDTH - .5 - right)/WIDTH, (tall - .72)/high))
-            ax.set(xlabel=xlabel, ylabel=case.artefact.get("label", case.artefact.get("y")))
-            if how.get("ticks"): ax.set_xticks(range(len(how["ticks"])), how["ticks"])
-            else: ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-            draw_lines(ax, case.artefact, mine, how.get("dots", False))
-            figure.text(.08/WIDTH, (high - tall*i - .04)/high, corner(case, group, mine, how.get("more", "")), fontsize=6, color=GREY, va="top")
-        return picture(case.key, figure, [*LONG, *(["value"] if how.get("ticks") else [])], rows)
+    "A figure of lines and the rows it was drawn from."
+    def draw(ax, sub, mine):
+        ax.set(xlabel=sub.artefact.get("x", xlabel), ylabel=sub.artefact.get("label", sub.artefact.get("y")))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        draw_lines(ax, sub.artefact, mine, dots)
+    return plate(case, rows, draw, right=.22 + width({end_name(case.artefact, row) for row in rows}), more=more)
 
 # %% ../nbs/08_artefacts.ipynb #fadf6ae1
 def size_rows(case:Case # An artefact and its rows
@@ -672,11 +814,8 @@ def size_rows(case:Case # An artefact and its rows
     "Mean size per rank, then the size of perfect balance."
     rows = []
     for group in groups_of(case):
-        used = {name: [(run_id(run), field(run, "sizes")) for run in chosen(case, name, group)] for name in case.names}
+        used = {name: [(run_id(run), sizes_of(run)) for run in chosen(case, name, group)] for name in case.names}
         every = dict(pair for pairs in used.values() for pair in pairs)
-        for i, s in every.items():
-            if not isinstance(s, list) or not s or not all(isinstance(v, int) and v >= 0 for v in s):
-                raise ValueError(f"run {i}: sizes is {s!r}, must be a list of counts")
         ks = {i: len(s) for i, s in every.items()}
         if len(set(ks.values())) > 1: raise ValueError(f"sizes: runs differ in the number of clusters: {ks}; must be one")
         for name, pairs in used.items():
@@ -685,11 +824,239 @@ def size_rows(case:Case # An artefact and its rows
     return rows
 
 
-def sizes(case:Case # Its entry names runs
+def sizes(
+    case:Case, # Its entry names runs
+    rows:list[dict] # From `size_rows`
 )->dict[str, bytes]: # File name to bytes
     "Sorted cluster sizes of the last epoch, beside perfect balance."
     named = case._replace(artefact={"label": "images in the cluster", "reference_label": "balance", **case.artefact})
-    return line_files(named, rows := size_rows(case), "cluster, from the smallest", more=", last epoch", dots=len(rows) < 100)
+    return line_files(named, rows, "cluster, from the smallest", more=", last epoch", dots=len(rows) < 100)
+
+# %% ../nbs/08_artefacts.ipynb #8bdc057a
+ACRONYMS = "acc nmi ari ami jsd".split()
+
+def sweep_lines(case:Case # Its entry names metrics, and under points for each series pairs of value and run
+)->dict[str, tuple]: # Name of each line: series, metric
+    "The lines of a sweep: its series, its metrics, or both together."
+    points, metrics = case.artefact["points"], [m.lower() for m in case.artefact.get("metrics", ["acc"])]
+    shown = {m: m.upper() if m in ACRONYMS else m.replace("_", " ") for m in metrics}
+    both = len(points) > 1 and len(metrics) > 1
+    return {f"{s}, {shown[m]}" if both else s if len(metrics) == 1 else shown[m]: (s, m) for s in points for m in metrics}
+
+
+def seed_scores(
+    case:Case, # An artefact and its rows
+    name:str, # A run
+    group:Group, # Data set, budget, protocol
+    metric:str # Like "acc"
+)->dict[int, float]: # Seed to score, in the unit of the entry
+    "What was measured, seed by seed; a score that some runs lack is left out."
+    found = {run["seed"]: score(run, metric, None) for run in chosen(case, name, group)}
+    return {seed: value*UNITS[case.artefact.get("unit", "fraction")] for seed, value in found.items() if value is not None}
+
+# %% ../nbs/08_artefacts.ipynb #d230c83a
+def sweep_rows(case:Case # Its entry names metrics, and under points for each series pairs of value and run
+)->list[dict]: # Long rows: x is the position, value what it stands for
+    "Mean and spread of every metric at every value."
+    rows, over = [], case.artefact.get("over")
+    for group in groups_of(case):
+        for line, (series, metric) in sweep_lines(case).items():
+            pairs = case.artefact["points"][series]
+            base = {seed: v for value, name in pairs if value == over for seed, v in seed_scores(case, name, group, metric).items()}
+            for at, (value, name) in enumerate(pairs):
+                kept = seed_scores(case, name, group, metric)
+                if over is not None: kept = {seed: v - base[seed] for seed, v in kept.items() if seed in base}
+                if kept: rows.append(point(group, line, at, [*kept.values()]) | {"value": value})
+    if not case.artefact.get("spread", "name" in case.artefact): return rows
+    return rows + [row | {"series": f"{row['series']} sd", "y": row["sd"], "sd": None} for row in rows if row["sd"] is not None]
+
+
+def sweep_case(
+    case:Case, # Its entry names points, or its parts do
+    rows:list[dict] # From `sweep_rows`
+)->Case: # The same with the runs behind each line
+    "A sweep whose corner can say which lines are not there."
+    def named(sub):
+        lines = sweep_lines(sub) if rows else {series: (series, "") for series in sub.artefact["points"]}
+        return {"runs": {line: [name for _, name in sub.artefact["points"][series]] for line, (series, _) in lines.items()}}
+    if "parts" not in case.artefact: return case._replace(artefact={**case.artefact, **named(case)})
+    parts = [{"name": name, **sub.artefact, **named(sub)} for name, sub in parts_of(case).items()]
+    return case._replace(artefact={**case.artefact, "parts": parts})
+
+# %% ../nbs/08_artefacts.ipynb #ac7bb4e3
+def draw_sweep(
+    ax, # Where to draw
+    case:Case, # The entry of this panel
+    rows:list[dict] # Its long rows
+)->None:
+    "A score against the values of an option, as dots or as bars."
+    lines = sweep_lines(case)
+    drawn = [row for row in rows if row["series"] in lines]
+    if case.artefact.get("style") == "bars": return draw_bars(ax, case, [row | {"x": f"{case.artefact.get('x', 'value')} = {row['value']}"} for row in drawn])
+    ax.set(xlabel=case.artefact.get("x", "value"), ylabel=case.artefact.get("label", "ACC (fraction of images)"))
+    ticks = [str(value) for value, _ in max(case.artefact["points"].values(), key=len)]
+    ax.set_xticks(range(len(ticks)), ticks)
+    draw_lines(ax, case.artefact, drawn, dots=True)
+
+
+def sweep(
+    case:Case, # Its entry names metrics, x, and points
+    rows:list[dict] # From `sweep_rows`
+)->dict[str, bytes]: # File name to bytes
+    "A score against the values of one option or, in parts, of several."
+    room = {"right": .22 + width({row["series"] for row in rows if not row["series"].endswith(" sd")})}
+    if case.artefact.get("style") == "bars": room = bar_room([row | {"x": f"{case.artefact.get('x', 'value')} = {row['value']}"} for row in rows])
+    return plate(sweep_case(case, rows), rows, draw_sweep, extra=["value"], **room)
+
+# %% ../nbs/08_artefacts.ipynb #eebe4197
+def bar_rows(case:Case # Its entry names metrics, and under bars the run of every bar
+)->list[dict]: # Long rows: the part is the metric, x the data set
+    "Mean and spread of every metric of every run."
+    rows = []
+    for metric in case.artefact["metrics"]:
+        for group in groups_of(case):
+            found = {name: [*seed_scores(case, name, group, metric).values()] for name in case.names}
+            rows += [point(group, name, group.dataset, kept) | {"part": metric} for name, kept in found.items() if kept]
+    return rows
+
+
+def bar_lines(rows:list[dict] # Long rows of one panel
+)->list[tuple]: # Label and row; no row under a heading
+    "What stands below each other: a bar for each series, or a heading for each series and below it a bar for each x."
+    if len({row["x"] for row in rows}) < 2: return [(row["series"], row) for row in rows]
+    series = {name: [row for row in rows if row["series"] == name] for name in dict.fromkeys(row["series"] for row in rows)}
+    return [line for name, mine in series.items() for line in [(name, None), *[(str(row["x"]), row) for row in mine]]]
+
+
+def bar_room(rows:list[dict] # Long rows of all panels
+)->dict: # For `plate`
+    "How much room bars and their names need, in inches."
+    panels = {key: bar_lines([row for row in rows if (row["panel"], row.get("part", "")) == key]) for key in {(row["panel"], row.get("part", "")) for row in rows}}
+    high = max([4, *map(len, panels.values())])
+    return {"tall": .72 + .15*high, "left": .16 + width(label for lines in panels.values() for label, _ in lines), "right": .42}
+
+# %% ../nbs/08_artefacts.ipynb #734c9f3b
+def draw_bars(
+    ax, # Where to draw
+    case:Case, # The entry of this panel
+    rows:list[dict] # Its long rows
+)->None:
+    "Bars with whiskers, each with its name and its number."
+    lines, styles = bar_lines(rows), looks(list(dict.fromkeys(row["series"] for row in rows)))
+    for at, (_, row) in enumerate(lines):
+        if row is None: continue
+        y, sd = row["y"], row["sd"] or 0
+        ax.barh(at, y, height=.74, color=styles[row["series"]][0])
+        if sd: ax.plot([y - sd, y + sd], [at, at], color="black", lw=.8, marker="|", ms=3.5, mew=.8, path_effects=[withStroke(linewidth=2, foreground="white")])
+        ax.text(max(0, y + sd), at, f" {y:.3g}", va="center_baseline", fontsize=6, color=GREY)
+    ax.set_yticks(range(len(lines)), [label for label, _ in lines])
+    ax.tick_params(axis="y", length=0)
+    for tick, (_, row) in zip(ax.get_yticklabels(), lines): tick.set_weight("bold" if row is None else "normal")
+    room = max(1, round(ax.get_position().height*ax.figure.get_figheight()/.15))
+    ax.set(ylim=(max(room, len(lines)) - .4, -.6), xlabel=case.artefact.get("label", case.artefact.get("name", "")))
+    ax.spines["left"].set_position(("data", 0))
+    if not lines: ax.set(xticks=[])
+
+
+def bars(
+    case:Case, # Its entry names metrics and bars
+    rows:list[dict] # From `bar_rows`
+)->dict[str, bytes]: # File name to bytes
+    "Bars for every run, a part for each metric."
+    parted = case._replace(artefact={**case.artefact, "parts": [{"name": metric} for metric in case.artefact["metrics"]]})
+    return plate(parted, rows, draw_bars, **bar_room(rows))
+
+# %% ../nbs/08_artefacts.ipynb #9fe301eb
+def study_table(
+    run:dict, # A run with its record
+    table:str # A name under `study`
+)->list[tuple]: # part, series, x, y
+    "One table of a record, row by row, without those that were not measured."
+    columns = field(run, "study", table)
+    x, y = field(run, "study", table, "x"), field(run, "study", table, "y")
+    part, series = (columns.get(name) or [""]*len(x) for name in ("part", "series"))
+    if len({len(column) for column in (part, series, x, y)}) > 1:
+        raise ValueError(f"run {run_id(run)}: the columns of study.{table} differ in length; must be equal")
+    x = [at if isinstance(at, str) else finite(run, f"study.{table}.x", at) for at in x]
+    return [row for row in zip(part, series, x, [finite(run, f"study.{table}.y", v) for v in y]) if None not in row]
+
+
+def table_rows(
+    case:Case, # An artefact and its rows
+    table:str, # A name under `study`
+    found:dict, # (group, name) to runs
+    single:bool = False # Each point for itself?
+)->list[dict]: # Long rows
+    "The tables of some runs as long rows: mean and spread over seeds."
+    rows = []
+    for (group, name), mine in found.items():
+        at = {}
+        for run in mine:
+            for i, (part, series, x, y) in enumerate(study_table(run, table)): at.setdefault((part, series, x, i*single), []).append((run_id(run), y))
+        for (part, series, x, _), pairs in at.items():
+            if len(dict(pairs)) < len(pairs): raise ValueError(f"run {pairs[0][0]}: study.{table} has {part} {series} {x} twice; must be once")
+            line = ", ".join([name]*(len(case.names) > 1 or not series) + [str(series)]*bool(series))
+            rows.append(point(group, line, x, [y for _, y in pairs]) | {"run": name} | ({"part": str(part)} if part else {}))
+    return rows
+
+# %% ../nbs/08_artefacts.ipynb #1fc2ecd1
+def study_rows(case:Case # Its entry names a table, runs and perhaps a style
+)->list[dict]: # Long rows
+    "The table of every run; a line in the order of its x."
+    if not (table := case.artefact.get("table")): raise ValueError(f"artefact {case.key}: lacks the key 'table', must name a table of the record's study")
+    single = case.artefact.get("style") == "scatter"
+    found = {(group, name): chosen(case, name, group)[:1 if single else None] for group in groups_of(case) for name in case.names}
+    rows = table_rows(case, table, found, single)
+    if single or any(isinstance(row["x"], str) for row in rows): return rows
+    line = lambda row: (row["panel"], row.get("part", ""), row["series"])
+    order = list(dict.fromkeys(map(line, rows)))
+    return sorted(rows, key=lambda row: (order.index(line(row)), row["x"]))
+
+
+
+def number_rows(
+    case:Case, # Its entry may name a table under numbers
+    usual:str = "" # The table where it names none
+)->list[dict]: # Long rows
+    "Numbers that stand in the CSV of a picture: the table of those records that have it."
+    table = case.artefact.get("numbers", usual)
+    has = lambda run: table in (run["record"].get("study") or {})
+    return table_rows(case, table, {(group, name): [*filter(has, chosen(case, name, group))] for group in groups_of(case) for name in case.names})
+
+# %% ../nbs/08_artefacts.ipynb #8fb4308f
+def draw_scatter(
+    ax, # Where to draw
+    rows:list[dict] # Long rows
+)->None:
+    "A dot for every row, each series under its name."
+    names = list(dict.fromkeys(row["series"] for row in rows))
+    for name, (colour, _) in looks(names).items():
+        x, y = np.array([(row["x"], row["y"]) for row in rows if row["series"] == name]).T
+        ax.plot(x, y, ls="", marker="osD^v"[names.index(name) % 5], ms=2.6, mew=0, color=colour)
+        ax.text(np.median(x), np.median(y), name, color=colour, ha="center", va="center", zorder=3, path_effects=[withStroke(linewidth=2, foreground="white")])
+
+
+def draw_study(
+    ax, # Where to draw
+    case:Case, # The entry of this panel
+    rows:list[dict] # Its long rows
+)->None:
+    "Lines, bars or a scatter."
+    if any(isinstance(row["x"], str) for row in rows) or case.artefact.get("style") == "bars": return draw_bars(ax, case, rows)
+    ax.set(xlabel=case.artefact.get("x", "x"), ylabel=case.artefact.get("label", "y"))
+    if case.artefact.get("log"): ax.set_xscale("log")
+    if case.artefact.get("style") == "scatter": return draw_scatter(ax, rows)
+    draw_lines(ax, case.artefact, rows)
+
+
+def study(
+    case:Case, # Its entry names a table, runs and perhaps a style
+    rows:list[dict] # From `study_rows`
+)->dict[str, bytes]: # File name to bytes
+    "What runs measured themselves."
+    barred = case.artefact.get("style") == "bars" or any(isinstance(row["x"], str) for row in rows)
+    room = {"right": .12} if case.artefact.get("style") == "scatter" else {"right": .22 + width({row["series"] for row in rows})}
+    return plate(case, rows, draw_study, extra=["run"], **(bar_room(rows) if barred else room))
 
 # %% ../nbs/08_artefacts.ipynb #a7f59dfe
 @jaxtyped(typechecker=beartype)
@@ -717,17 +1084,34 @@ def rename_clusters(
     return linear_sum_assignment(table, maximize=True)[1].astype(np.uint8)[clusters]
 
 # %% ../nbs/08_artefacts.ipynb #0ce43613
-def map_rows(case:Case # An artefact and its rows
-)->list[dict]: # Long rows with class and cluster
-    "At most 1000 evenly spaced points of every named run, first seed; clusters under the numbers of their classes."
-    rows = []
-    for group, name in ((group, name) for group in groups_of(case) for name in case.names):
-        for run in chosen(case, name, group)[:1]:
-            x, y, classes, clusters, _ = decode_map(run).T.copy()
-            columns = list(zip(x.tolist(), y.tolist(), classes.tolist(), rename_clusters(classes, clusters).tolist()))
-            rows += [{"panel": group.label(), "series": name, "x": i, "y": j, "n": 1, "class": "" if c == 255 else c, "cluster": k}
-                     for i, j, c, k in columns[::len(columns)//1001 + 1]]
+def map_points(
+    run:dict, # A run with its record
+    most:int = 1000 # Points that are kept
+)->list[dict]: # x, y, class, cluster and index among the points of the map
+    "Evenly spaced points of a map; clusters under the numbers of their classes."
+    x, y, classes, clusters, _ = decode_map(run).T.copy()
+    columns = list(zip(x.tolist(), y.tolist(), classes.tolist(), rename_clusters(classes, clusters).tolist()))
+    step = len(columns)//(most + 1) + 1
+    return [{"x": i, "y": j, "n": 1, "class": "" if c == 255 else c, "cluster": k} for i, j, c, k in columns[::step]]
+
+
+def score_rows(case:Case # Its entry may name metrics
+)->list[dict]: # Long rows
+    "Scores of the runs of a map; a score that a record lacks is left out."
+    rows, part = [], case.artefact.get("name")
+    for group in groups_of(case):
+        for name in case.names:
+            for metric in case.artefact.get("metrics", []):
+                kept = [*seed_scores(case, name, group, metric).values()]
+                if kept: rows.append(point(group, *((metric, part) if part else (name, metric)), kept))
     return rows
+
+
+def map_rows(case:Case # An artefact and its rows
+)->list[dict]: # Long rows with class and cluster, then scores
+    "The points of every named run, first seed, then the scores over all seeds."
+    return [{"panel": group.label(), "series": name} | place for group in groups_of(case) for name in case.names
+            for run in chosen(case, name, group)[:1] for place in map_points(run)] + score_rows(case) + number_rows(case)
 
 # %% ../nbs/08_artefacts.ipynb #f6ac0f52
 def draw_points(
@@ -740,34 +1124,61 @@ def draw_points(
     ax.spines[:].set(visible=True, color="#bbbbbb")
     values = sorted({row[by] for row in rows if row[by] != ""})
     for value in values:
-        x, y = np.array([(row["x"], row["y"]) for row in rows if row[by] == value]).T
-        colour = PALETTE[value % len(PALETTE)]
-        ax.plot(x, y, ls="", marker="o", ms=1.1, mew=0, color=colour)
+        x, y, size = np.array([(row["x"], row["y"], row.get("size", 1.1)) for row in rows if row[by] == value]).T
+        for ms in sorted(set(size), reverse=True): ax.plot(x[size == ms], y[size == ms], ls="", marker="o", ms=ms, mew=0, color=PALETTE[value % len(PALETTE)])
         if len(values) <= 20: ax.text(np.median(x), np.median(y), value, weight="bold", ha="center", va="center", zorder=3,
                                       path_effects=[withStroke(linewidth=2, foreground="white")])
     if not values: ax.text(128, 128, "no labels", ha="center", color=GREY)
 
 # %% ../nbs/08_artefacts.ipynb #6fba0d26
-def maps(case:Case # Its entry names runs
+def tiles(
+    case:Case, # An artefact and its rows
+    lines:list[list], # For each line of squares (text above, text beside, how to paint it)
+    rows:list[dict], # For the CSV
+    shown:list[dict], # Those that are points
+    more:str # For the corner
 )->dict[str, bytes]: # File name to bytes
-    "t-SNE maps by class and by cluster, a row for each run."
-    rows, pairs, tops = map_rows(case), {}, []
-    for row in rows: pairs.setdefault((row["panel"], row["series"]), []).append(row)
-    for group in groups_of(case) or [None]:
-        mine = [row for row in rows if group and row["panel"] == group.label()]
-        images = len(mine)//max(1, len({row["series"] for row in mine}))
-        tops.append(corner(case, group, mine, f" (the first seed), t-SNE of {images} images, no units"))
-    high = (top := .2 + .1*len("\n".join(tops).splitlines())) + 1.64*max(1, len(pairs))
+    "Square pictures in rows, within one printed column."
+    tops = [corner(case, group, [row for row in shown if group and row["panel"] == group.label()], more) for group in groups_of(case) or [None]]
+    across, above = max([2, *map(len, lines)]), .12*any(title for line in lines[1:] for title, _, _ in line)
+    pitch, side = round((WIDTH - .22)/across, 4), round((WIDTH - .22)/across - .06, 4)
+    high = (top := .2 + .1*len("\n".join(tops).splitlines())) + (pitch + above)*max(1, len(lines))
     with house():
         figure = Figure(figsize=(WIDTH, high))
-        for i, ((panel, name), points) in enumerate(pairs.items()):
-            for j, by in ((0, "class"), (1, "cluster")):
-                ax = figure.add_axes(((.24 + j*1.64)/WIDTH, (high - top - 1.58 - i*1.64)/high, 1.58/WIDTH, 1.58/high))
-                draw_points(ax, points, by)
-                ax.set_title("" if i else f"by {by}", pad=2)
-                ax.set_ylabel("" if j else f"{name}, {panel}" if len(tops) > 1 else name, labelpad=2)
+        for i, line in enumerate(lines):
+            for j, (title, beside, paint) in enumerate(line):
+                ax = figure.add_axes(((.24 + j*pitch)/WIDTH, (high - top - side - i*(pitch + above))/high, side/WIDTH, side/high))
+                paint(ax)
+                ax.set_title(title, pad=2)
+                ax.set_ylabel(beside, labelpad=2)
         figure.text(.08/WIDTH, 1 - .04/high, "\n".join(tops), fontsize=6, color=GREY, va="top")
-        return picture(case.key, figure, LONG + ["class", "cluster"], rows)
+        return picture(case.key, figure, [*LONG[:1], *["part"]*("parts" in case.artefact), *LONG[1:], "class", "cluster"], rows)
+
+# %% ../nbs/08_artefacts.ipynb #a0ea9d25
+def map_lines(
+    case:Case, # Its entry names runs and perhaps by and parts
+    points:list[dict] # From `map_rows`, without the scores
+)->list[list]: # For `tiles`
+    "A line of squares for every run or, with parts, for every group."
+    bys, parts, lines, pairs = case.artefact.get("by", ["class", "cluster"]), "parts" in case.artefact, {}, {}
+    for row in points: pairs.setdefault((row["panel"], row["series"], row.get("part", "")), []).append(row)
+    several = len({panel for panel, _, _ in pairs}) > 1
+    for (panel, name, part), mine in pairs.items():
+        line = lines.setdefault((panel, "" if parts else name), [])
+        for by in bys:
+            title = f"{part}: {name}"*parts + f", by {by}"*(parts and len(bys) > 1) + f"by {by}"*(not parts and len(lines) == 1)
+            line.append((title, "" if line else panel if parts and several else f"{name}, {panel}" if several else name*(not parts), partial(draw_points, rows=mine, by=by)))
+    return list(lines.values())
+
+
+def maps(
+    case:Case, # Its entry names runs and perhaps by and parts
+    rows:list[dict] # From `map_rows`
+)->dict[str, bytes]: # File name to bytes
+    "t-SNE maps by class and by cluster, or of several stages side by side."
+    points = [row for row in rows if "cluster" in row]
+    images = max([0, *Counter((row["panel"], row["series"], row.get("part", "")) for row in points).values()])
+    return tiles(case, map_lines(case, points), rows, points, f" (the first seed), t-SNE of {images} images, no units")
 
 # %% ../nbs/08_artefacts.ipynb #699358cc
 def settings(
@@ -844,34 +1255,34 @@ def run_clusters(
         figure.text(.01, 1 - (row + .5)/len(used), int(cluster), fontsize=7, va="center")
     return figure
 
-# %% ../nbs/08_artefacts.ipynb #66e33593
-def sweep_rows(case:Case # Its entry names metrics, and under points for each series pairs of value and run
-)->list[dict]: # Long rows: x is the position, value what it stands for
-    "Mean and spread of every metric at every value."
-    rows, metrics = [], [m.lower() for m in case.artefact.get("metrics", ["acc"])]
-    for group in groups_of(case):
-        for series,pairs in case.artefact["points"].items():
-            for metric in metrics:
-                for at,(value,name) in enumerate(pairs):
-                    scores = [finite(run, f"scores.{metric}", field(run, "scores").get(metric)) for run in chosen(case, name, group)]
-                    kept = [score for score in scores if score is not None]
-                    if kept: rows.append(point(group, series if len(metrics) == 1 else metric.replace("_", " "), at, kept) | {"value": value})
-    return rows
-
-
-def sweep(case:Case # Its entry names metrics, x, and points
-)->dict[str, bytes]: # File name to bytes
-    "A score against the values of an option."
-    points, rows = case.artefact["points"], sweep_rows(case)
-    ticks = [str(value) for value,_ in max(points.values(), key=len)]
-    series = {name: s for s,pairs in points.items() for _,name in pairs}
-    lines = list(dict.fromkeys(row["series"] for row in rows)) or list(points)
-    named = case._replace(artefact={"label": "ACC (fraction of images)", **case.artefact, "runs": lines},
-                          runs=[{**run, "name": series[run["name"]]} for run in case.runs])
-    return line_files(named, rows, case.artefact.get("x", "value"), dots=True, ticks=ticks)
-
 # %% ../nbs/08_artefacts.ipynb #cbac6abf
-KINDS = {"results": results, "information": information, "curves": curves, "sizes": sizes, "sweep": sweep, "map": maps}
+class Kind(NamedTuple):
+    "How an artefact is made: first its rows, then from them the files."
+    rows:object # A case to rows: every check, every number
+    draw:object # A case and its rows to files
+
+
+KINDS = {"results": Kind(tidy_rows, results), "information": Kind(fact_rows, information), "curves": Kind(curve_rows, curves),
+    "sizes": Kind(size_rows, sizes), "sweep": Kind(sweep_rows, sweep), "bars": Kind(bar_rows, bars), "study": Kind(study_rows, study), "map": Kind(map_rows, maps)}
+
+
+def kind_of(
+    key:str, # Name of the artefact, like "table_7"
+    artefact:dict # Its entry
+)->Kind:
+    "The kind that an entry asks for."
+    kind = artefact.get("kind")
+    if kind not in KINDS: raise ValueError(f"artefact {key}: kind is {kind!r}, must be one of {sorted(KINDS)}")
+    return KINDS[kind]
+
+
+def figure_rows(
+    key:str, # Name of the artefact, like "fig_4"
+    entry:dict, # Its entry, as for `render`
+    runs:list # Our runs; those of one seed for the numbers of that seed
+)->list[dict]: # The rows of its CSV
+    "The numbers of an artefact without its picture, with the checks of `render`."
+    return long_rows(kind_of(key, entry).rows, Case(key, {"title": key, **entry}, [], runs))
 
 
 def render(
@@ -881,9 +1292,8 @@ def render(
     runs:list # Our runs: name, dataset, budget, seed, record
 )->dict[str, bytes]: # File name to bytes
     "The files of one artefact, made from rows."
-    kind = artefact.get("kind")
-    if kind not in KINDS: raise ValueError(f"artefact {key}: kind is {kind!r}, must be one of {sorted(KINDS)}")
-    return KINDS[kind](Case(key, {"title": key, **artefact}, reported, runs))
+    kind, case = kind_of(key, artefact), Case(key, {"title": key, **artefact}, reported, runs)
+    return kind.draw(case, long_rows(kind.rows, case))
 
 # %% ../nbs/08_artefacts.ipynb #425cd2ea
 def write(

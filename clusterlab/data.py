@@ -353,6 +353,7 @@ _IMAGENET = dict(mean=(.485, .456, .406), std=(.229, .224, .225))
 SOURCES = {
     "digits": Source("1,797 handwritten digits, 10 classes, 8 px, grey; part of scikit-learn, no download", _digits,
         dict(train={}, test={}), (.3053,), (.3759,), look=_look_digits),
+    "digits-lt": Source("539 of the digits' training images, class sizes 133 down to 13", partial(_tailed, _digits), dict(train={}), (.3053,), (.3759,)),
     "cifar10": Source("60,000 photos, 10 classes, 32 px", _cifar10, {p: _listed(CIFAR10, p) for p in ("train", "test")}, **_C10),
     "cifar20": Source("60,000 photos, the 20 superclasses of CIFAR-100, 32 px", _cifar20,
         {p: _listed(CIFAR100, p) for p in ("train", "test")}, **_C20),

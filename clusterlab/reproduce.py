@@ -6,10 +6,10 @@
 __all__ = ['PLAN', 'LOOP', 'GENERAL', 'home', 'read_toml', 'budgets', 'budget_names', 'known', 'method_names', 'method_class',
            'desk', 'arguments', 'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of',
            'settle', 'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of', 'train', 'known_of', 'images_of_run',
-           'report_of', 'list_scores', 'map_of', 'device_name', 'execute', 'failure', 'ready', 'notebook_of',
-           'parameters_of', 'run_notebook', 'run_papermill', 'from_notebook', 'documents', 'page', 'targets', 'wanted',
-           'in_order', 'plan_lines', 'short_path', 'run_all', 'one_line', 'whole', 'matching', 'reported', 'facts_of',
-           'setting_notes', 'report', 'present', 'reproduce']
+           'report_of', 'study_of', 'silhouette', 'map_of', 'device_name', 'execute', 'failure', 'ready', 'notebook_of',
+           'parameters_of', 'run_notebook', 'run_papermill', 'from_notebook', 'documents', 'page', 'known_sweep',
+           'names_of', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'run_all', 'one_line', 'whole',
+           'matching', 'reported', 'facts_of', 'setting_notes', 'report', 'present', 'reproduce']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -31,6 +31,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
+from sklearn.metrics import silhouette_score
 
 # %% ../nbs/09_reproduce.ipynb #e0d3385c
 def home()->Path: # Folder with settings.ini, experiments, nbs, runs
@@ -149,7 +150,7 @@ def configure(
         config |= {n: checked(method, n, v) for n,v in layer.items() if n in config}
     config |= {n: checked(method, n, v) for n,v in changes.items() if v is not None}
     if config.get("weights"): config["pretext"] = "" # weights from elsewhere need no run of ours
-    if "epochs" in config: config["stop"] = config["epochs"] if config["stop"] is None else config["stop"]
+    if "epochs" in config: config["stop"] = config["epochs"] if config["stop"] in (None, -1) else config["stop"] # -1: where a budget stops before the end, and a page does not want that
     return config
 
 # %% ../nbs/09_reproduce.ipynb #05bae82b
@@ -307,7 +308,8 @@ def train(
     loop = {n: spec["config"][n] for n in LOOP if n in spec["config"]} or {"epochs": 0}
     def evaluate(features, clusters):
         features, clusters, labels = clusters_of(run, method, device) if spec["config"]["score"] else (features, clusters, images.labels)
-        return watcher(labels, spec["k"], given, spec["config"].get("old", 0))(features, clusters)
+        seen = method.watch(features, labels.to(device)) if hasattr(method, "watch") and labels is not None else {}
+        return watcher(labels, spec["k"], given, spec["config"].get("old", 0))(features, clusters) | seen
     history = fitting.fit(method, images.images.to(device), seed=spec["seed"], checkpoint=run.state, progress=progress, evaluate=evaluate, **begin, **loop)
     return report_of(run, method, history, device, started)
 
@@ -343,19 +345,30 @@ def report_of(run, method, history, device, started):
     whole = spec["config"].get("stop") == spec["config"].get("epochs")
     memory = torch.cuda.max_memory_allocated()/2**20 if device != "cpu" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
     slip = runs.receipt(started, device_name(device), torch.get_num_threads(), memory)
-    told = {n: v for n,v in last.items() if n in ("acc", "all", "old", "new", "nmi", "ari", "ami", "jsd", "imbalance", "used", "std")} | list_scores(method, labels)
-    scores = {n: runs.short(v) for n,v in told.items()}
+    told = {n: v for n,v in last.items() if n in ("acc", "all", "old", "new", "nmi", "ari", "ami", "jsd", "imbalance", "used", "std")} 
+    scores = {n: runs.short(v) for n,v in told.items()} | {"silhouette": runs.short(silhouette(features, clusters)) if whole else None}
     return dict(id=run.id, status="finished", reason=None, label=run.label or type(method).__name__, spec=spec, scores=scores, history=runs.columns(history),
-                sizes=metrics.cluster_sizes(clusters, spec["k"]).tolist(), map=map_of(features, clusters, labels) if whole else None, receipt=slip)
+                sizes=metrics.cluster_sizes(clusters, spec["k"]).tolist(), map=map_of(features, clusters, labels) if whole else None,
+                study=study_of(method, features, clusters, labels) if whole else {}, receipt=slip)
 
 # %% ../nbs/09_reproduce.ipynb #26f45022
-def list_scores(method, labels):
-    "For a method that keeps and drops lists of neighbours: the share that it keeps, and how pure kept and dropped lists are."
-    if labels is None or not hasattr(method, "lists") or not hasattr(method, "kept"): return {}
-    if len(labels) != len(method.kept): return {}
-    same, kept = (labels[method.lists[:,1:].cpu()] == labels[:,None]).double().mean(1), method.kept.cpu()
-    purity = {name: same[some].mean().item() for name,some in (("purity_kept", kept), ("purity_dropped", ~kept)) if some.any()}
-    return {"kept": kept.double().mean().item(), **purity}
+def study_of(method, features, clusters, labels):
+    "Small tables of columns, by name: how tight the clusters are, and what the method's own document looks at."
+    if labels is None or len(labels) != len(features): return {}
+    index = torch.tensor(runs.spaced(len(features)))
+    unit, where = torch.nn.functional.normalize(features[index].float().cpu(), dim=1), clusters[index]
+    own = method.study(features, clusters, labels) if hasattr(method, "study") else {}
+    right = metrics.matched(labels[index], where)
+    near = unit @ torch.nn.functional.normalize(torch.zeros(int(where.max()) + 1, unit.shape[1]).index_add_(0, where, unit), dim=1).T
+    told = {"true positives": near[right, where[right]], "false positives": near[~right, where[~right]], "random": near}
+    similar = {n: runs.short(v.mean().item()) if v.numel() else None for n,v in told.items()}
+    return {"similarity": dict(series=list(similar), x=["similarity"]*3, y=list(similar.values())), **own}
+
+def silhouette(features, clusters):
+    "Mean silhouette of at most 2,000 evenly spaced images, by cosine; None where fewer than two clusters are in use."
+    index = torch.tensor(runs.spaced(len(features)))
+    unit, where = torch.nn.functional.normalize(features[index].float(), dim=1).cpu(), clusters[index]
+    return float(silhouette_score(unit.numpy(), where.numpy())) if 1 < len(where.unique()) < len(where) else None
 
 def map_of(features, clusters, labels):
     "t-SNE of at most 2,000 evenly spaced images."
@@ -474,10 +487,22 @@ def page(
     for name,entry in told.get("sweep", {}).items():
         told["run"] |= {f"{name} = {v}": dict(method=entry["method"], set={**entry.get("set", {}), entry["option"]: v}, swept=True) for v in entry["values"]}
     for key,entry in told["artefact"].items():
-        for name in entry.get("sweeps", []): known(f"sweep of {document}/{key}:", name, told.get("sweep", {}))
-        if "sweeps" in entry: entry["points"] = {name: [[v, f"{name} = {v}"] for v in told["sweep"][name]["values"]] for name in entry["sweeps"]}
-        entry.setdefault("runs", [name for pairs in entry.get("points", {}).values() for _,name in pairs])
+        for one in (entry, *entry.get("parts", [])):
+            if "sweeps" in one: one["points"] = {name: [[v, f"{name} = {v}"] for v in known_sweep(document, key, told, name)["values"]] for name in one["sweeps"]}
+        entry["names"] = list(dict.fromkeys(name for one in (entry, *entry.get("parts", [])) for name in names_of(one)))
+        entry.setdefault("runs", entry["names"])
     return told
+
+def known_sweep(document, key, told, name):
+    "A sweep of a page; `ValueError` if there is none of that name."
+    return told["sweep"][known(f"sweep of {document}/{key}:", name, told.get("sweep", {}))]
+
+def names_of(
+    entry:dict # Of an artefact, or of one of its parts
+)->list: # Names of runs
+    "The runs that an entry draws: a list or a table of `runs`, the points of a sweep, the `bars`."
+    listed, bars = entry.get("runs", []), entry.get("bars", {})
+    return [*(listed.values() if isinstance(listed, dict) else listed), *bars.values(), *(name for pairs in entry.get("points", {}).values() for _,name in pairs)]
 
 def targets(
     target:str # document, or document/artefact
@@ -495,16 +520,15 @@ def wanted(
     seeds:int=None, # How many seeds; None: those on the page
     **where # root and data_root for `settle`
 )->list: # Runs
-    "The runs that the artefacts of a target need, without those of methods that are not written yet."
+    "The runs that the artefacts of a target need, on the data sets of the page, or of the artefact where it names its own under `on`."
     told, meant = targets(target)
     known(f"budget of {target}:", budget, told["budget"])
     asked = [a for a in meant.values() if budget in a.get("budgets", [budget])]
-    plan, names = told["budget"][budget], dict.fromkeys(n for a in asked for n in a.get("runs", []))
-    for name in names: known(f"run of {target}:", name, told["run"])
+    plan = told["budget"][budget]
+    for name in dict.fromkeys(n for a in asked for n in a["names"]): known(f"run of {target}:", name, told["run"])
     numbers = plan["seeds"] if seeds is None else list(range(seeds))
-    made = [name for name in names if told["run"][name]["method"] in method_names()]
-    return [settle(told["run"][n]["method"], dataset, budget, seed, label=n, **where, **told["run"][n].get("set", {}))
-            for dataset in plan["datasets"] for seed in numbers for n in made]
+    pairs = dict.fromkeys((dataset, n) for a in asked for dataset in a.get("on", {}).get(budget, plan["datasets"]) for n in a["names"])
+    return [settle(told["run"][n]["method"], dataset, budget, seed, label=n, **where, **told["run"][n].get("set", {})) for seed in numbers for dataset,n in pairs]
 
 def in_order(
     wishes:list # Runs
@@ -577,7 +601,8 @@ def matching(
     told:dict, # A page
     records:list, # All records
     names, # Runs that are asked for
-    skip:tuple=("smoke",) # Budgets that prove nothing
+    skip:tuple=("smoke",), # Budgets that prove nothing
+    on:dict={} # Budget -> data sets, where they are not those of the page
 )->list: # name, dataset, budget, seed, record: rows for `artefacts.render`
     "The finished records that belong to the runs of a page."
     rows, by_id = [], {r["id"]: r for r in records}
@@ -585,7 +610,7 @@ def matching(
         spec, entry = record["spec"], told["run"][name]
         if record["status"] != "finished" or spec["method"] != entry["method"] or spec["budget"] in skip: continue
         plan = told["budget"].get(spec["budget"], {})
-        if spec["dataset"]["name"] not in plan.get("datasets", []) or spec["seed"] not in plan["seeds"]: continue
+        if spec["dataset"]["name"] not in on.get(spec["budget"], plan.get("datasets", [])) or spec["seed"] not in plan["seeds"]: continue
         expected = configure(spec["method"], spec["dataset"]["name"], spec["budget"], **entry.get("set", {}))
         if {k: v for k,v in expected.items() if k != "k"} != spec["config"] or (expected["k"] or spec["dataset"]["classes"]) != spec["k"]: continue
         rows.append(dict(name=name, dataset=spec["dataset"]["name"], budget=spec["budget"], seed=spec["seed"], record=record, whole=whole(record, by_id)))
@@ -632,7 +657,7 @@ def report(
     told, meant = targets(target)
     records, written = list(runs.find_records(root or home()/"runs").values()), []
     for key,entry in meant.items():
-        rows = matching(told, records, entry.get("runs", []))
+        rows = matching(told, records, entry["names"], on=entry.get("on", {}))
         more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)])
         files = artefacts.render(key, entry | more, reported(told["document"], key), rows)
         folder = Path(out or home())/("tables" if entry["kind"] in ("results", "information") else "figures")/told.get("folder", told["document"])

@@ -16,11 +16,13 @@ from beartype import beartype
 from ..losses import alignment
 from .byol import BYOL
 from ..nets import ema_momentum
+from ..runs import short, spaced
 from dataclasses import replace
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from jaxtyping import Bool, Float, Int, jaxtyped
 from math import isnan
+from sklearn.metrics import silhouette_samples
 from torch import Tensor, nn
 
 # %% ../../nbs/methods/connr.ipynb #4511491a
@@ -336,3 +338,15 @@ def loss(self:ConNR, views, index): # From `views`; positions in the data set
     p = torch.stack([self.predicted(self.online(x)) for x in (a, b)])
     value = group_concordance(p, *asked, self.normalizer) if asked else alignment(p.flatten(0, 1), t.flatten(0, 1))
     return {"concordance": value if self.loss_grad_scale == 1 else value.detach() + self.loss_grad_scale*(value - value.detach())}
+
+# %% ../../nbs/methods/connr.ipynb #1e56e363
+@patch
+def study(self:ConNR, features, clusters, labels): # n x dim; cluster of each image; not used
+    "The images at the boundary: their share, their silhouette, and which points of the map they are (Fig. 4)."
+    if not 1 < len(clusters.unique()) < len(clusters): return {}
+    at, unit = torch.tensor(spaced(len(features))), F.normalize(features.float(), dim=1)
+    held = ~passes(boundary_ratio(unit, self.clustering.centres.to(unit), self.clustering.labels), self.filter.t, "strict").cpu()
+    shape = torch.from_numpy(silhouette_samples(unit[at].cpu().numpy(), clusters[at].numpy()))
+    rows = [(name, what, short(value)) for name,mask in (("boundary", held), ("non-boundary", ~held)) if mask[at].any()
+            for what,value in (("share", mask.float().mean().item()), ("silhouette", shape[mask[at]].mean().item()))]
+    return {"boundary": dict(zip(("series", "x", "y"), map(list, zip(*rows)))), "flags": {"flag": held[at].int().tolist()}}

@@ -165,3 +165,9 @@ def cluster_terms(self:UCCC, z_a, z_b, p_a, p_b): # Instance features, b x dim, 
     graphs = community_graphs(z.detach() if self.detach_graph else z, self.delta, self.clamp)
     heard = aggregated(torch.cat([p_a, p_b]), *graphs, self.hops, self.adjacency)
     return {"cluster": consensus(*heard, self.assign_norm, self.clu_temperature, self.per_image)}
+
+# %% ../../nbs/methods/uccc.ipynb #8ff00722
+@patch
+def watch(self:UCCC, features, labels): # Of the backbone, n x width; not used
+    "How sure the cluster head is, mean over images."
+    return {"confidence": self.probabilities(features).amax(1).mean().item()}

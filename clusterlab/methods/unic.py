@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from beartype import beartype
 from ..losses import agreement, mean_entropy, nt_xent
 from .features import Features
-from ..targets import knn, rank_radius, union_sizes
+from ..metrics import accuracy
+from ..targets import kmeans, knn, rank_radius, union_sizes
 from ..views import plain_views, random_views
 from dataclasses import replace
 from fastcore.basics import patch
@@ -369,6 +370,12 @@ def embed(self:UNIC, images): # uint8, b c h w
 def assign(self:UNIC, features): # n x width
     "The cluster that the classifier finds most likely."
     return torch.cat([self.logits(part).argmax(1) for part in features.split(4096)])
+
+# %% ../../nbs/methods/unic.ipynb #32349fcb
+@patch
+def watch(self:UNIC, features, labels): # n x width; class of each image, to score with
+    "Accuracy of k-means on the features of the backbone (Fig. 7)."
+    return {"kmeans": accuracy(labels, kmeans(features[:,:self.trunk.width], self.k, n_init=self.n_init, seed=0).labels)}
 
 # %% ../../nbs/methods/unic.ipynb #77507e79
 @jaxtyped(typechecker=beartype)
