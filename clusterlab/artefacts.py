@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['NEEDED', 'BESIDE', 'COUNTED', 'UNITS', 'LOWER', 'TIDY', 'ESCAPES', 'WIDTH', 'GREY', 'PALETTE', 'DASHES', 'LOOKS',
-           'STYLE', 'LONG', 'ACRONYMS', 'KINDS', 'plain', 'Case', 'run_id', 'field', 'finite', 'history', 'score',
-           'sizes_of', 'Group', 'group_of', 'groups_of', 'chosen', 'check_printed', 'read_printed', 'label_printed',
-           'scale', 'spread', 'cell', 'our_column', 'rows_of', 'result_blocks', 'data_notes', 'run_notes',
-           'result_notes', 'to_csv', 'tidy_rows', 'to_markdown', 'results', 'escape', 'table_files', 'tex_cell',
-           'tex_tabular', 'tex_blocks', 'to_latex', 'pair_facts', 'fact_notes', 'fact_rows', 'information', 'look',
-           'looks', 'house', 'width', 'picture', 'settle', 'point', 'reference_of', 'parts_of', 'long_rows',
+           'STYLE', 'LONG', 'ACRONYMS', 'BLOCKS', 'ASKED', 'KINDS', 'plain', 'Case', 'run_id', 'field', 'finite',
+           'history', 'score', 'sizes_of', 'Group', 'group_of', 'groups_of', 'chosen', 'check_printed', 'read_printed',
+           'label_printed', 'scale', 'spread', 'cell', 'our_column', 'rows_of', 'result_blocks', 'data_notes',
+           'run_notes', 'result_notes', 'to_csv', 'tidy_rows', 'to_markdown', 'results', 'escape', 'table_files',
+           'tex_cell', 'tex_tabular', 'tex_blocks', 'to_latex', 'pair_facts', 'fact_notes', 'fact_rows', 'information',
+           'look', 'looks', 'house', 'width', 'picture', 'settle', 'point', 'reference_of', 'parts_of', 'long_rows',
            'runs_named', 'curve_rows', 'curves', 'state_of', 'lacking', 'corner', 'name_ends', 'end_name', 'draw_lines',
            'panels_of', 'plate', 'line_files', 'size_rows', 'sizes', 'sweep_lines', 'seed_scores', 'sweep_rows',
            'sweep_case', 'draw_sweep', 'sweep', 'bar_rows', 'bar_lines', 'bar_room', 'draw_bars', 'bars', 'study_table',
            'table_rows', 'study_rows', 'number_rows', 'draw_scatter', 'draw_study', 'study', 'decode_map',
            'rename_clusters', 'map_points', 'score_rows', 'map_rows', 'draw_points', 'tiles', 'map_lines', 'maps',
-           'settings', 'score_card', 'shown', 'run_curves', 'run_map', 'run_clusters', 'Kind', 'kind_of', 'figure_rows',
-           'render', 'write']
+           'boundary_rows', 'boundary', 'class_name', 'confusion_of', 'error_rows', 'confusion_rows', 'draw_confusion',
+           'confusion', 'images_of', 'tile', 'Album', 'draw_album', 'album_files', 'members_of', 'picked',
+           'member_numbers', 'member_rows', 'members', 'neighbour_rows', 'neighbours', 'settings', 'score_card',
+           'shown', 'run_curves', 'run_map', 'run_clusters', 'Kind', 'kind_of', 'figure_rows', 'render', 'write']
 
 # %% ../nbs/08_artefacts.ipynb #400aefb5
 import csv
@@ -32,6 +34,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import NamedTuple
 
+# %% ../nbs/08_artefacts.ipynb #39d25b03
 import matplotlib
 import numpy as np
 from beartype import beartype
@@ -51,13 +54,14 @@ def plain(name:str # A name of a data set, as somebody wrote it
     "The name without case and punctuation, so that `CIFAR-10` meets `cifar10`."
     return "".join(c for c in name.lower() if c.isalnum())
 
-
+# %% ../nbs/08_artefacts.ipynb #ff1bd168
 class Case(NamedTuple):
     "One artefact and all the rows that go into it."
     key:str # Name of the artefact, like "table_7"
     artefact:dict # Its entry: kind, title, runs, ...
     printed:list = [] # Rows of the printed CSV, all strings
     runs:list = [] # Our runs
+    images:object = None # The caller's function: a run in, its images out
 
     def ours(self, name): return self.artefact.get("aliases", {}).get(name, name)
 
@@ -344,11 +348,11 @@ def result_notes(case:Case # An artefact and its rows
 
 def to_csv(
     columns:list[str], # Names
-    rows:list[dict] # One dictionary per row; what is missing stays empty
+    rows:list[dict] # One dictionary per row; what is missing stays empty, other keys stay out
 )->bytes: # The file
     "Rows as CSV with line feeds; computed numbers rounded to six decimals."
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows: writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
     return out.getvalue().encode()
@@ -521,7 +525,7 @@ LOOKS = {"PIPCDR": (1, 0), "BYOL": (0, 1), "ProPos": (2, 3), "Pixels": (9, 2), "
     "PIPCDR w/o alignment": (7, 3), "UNIC": (6, 0), "UCCC": (8, 0), "SNSCC": (7, 0), "ConNR": (3, 0), "SCAN": (2, 1), "SimCLR": (5, 0), "MoCo": (4, 1)}
 STYLE = {"font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 7, "axes.labelsize": 7, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5,
     "axes.linewidth": .6, "axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": .6, "ytick.major.width": .6,
-    "svg.fonttype": "path", "svg.hashsalt": "clusterlab"}
+    "svg.fonttype": "path", "svg.hashsalt": "clusterlab", "image.composite_image": False}
 
 
 def look(name:str # Name of a run
@@ -947,14 +951,15 @@ def draw_bars(
         if row is None: continue
         y, sd = row["y"], row["sd"] or 0
         ax.barh(at, y, height=.74, color=styles[row["series"]][0])
-        if sd: ax.plot([y - sd, y + sd], [at, at], color="black", lw=.8, marker="|", ms=3.5, mew=.8, path_effects=[withStroke(linewidth=2, foreground="white")])
+        if sd > 1e-9: ax.plot([y - sd, y + sd], [at, at], color="black", lw=.8, marker="|", ms=3.5, mew=.8, path_effects=[withStroke(linewidth=2, foreground="white")])
         ax.text(max(0, y + sd), at, f" {y:.3g}", va="center_baseline", fontsize=6, color=GREY)
     ax.set_yticks(range(len(lines)), [label for label, _ in lines])
     ax.tick_params(axis="y", length=0)
-    for tick, (_, row) in zip(ax.get_yticklabels(), lines): tick.set_weight("bold" if row is None else "normal")
     room = max(1, round(ax.get_position().height*ax.figure.get_figheight()/.15))
     ax.set(ylim=(max(room, len(lines)) - .4, -.6), xlabel=case.artefact.get("label", case.artefact.get("name", "")))
-    ax.spines["left"].set_position(("data", 0))
+    for tick, (_, row) in zip(ax.get_yticklabels(), lines): tick.set_weight("bold" if row is None else "normal")
+    ax.axvline(0, color="black", lw=.6)
+    ax.spines["left"].set_visible(False)
     if not lines: ax.set(xticks=[])
 
 
@@ -1033,7 +1038,7 @@ def draw_scatter(
     for name, (colour, _) in looks(names).items():
         x, y = np.array([(row["x"], row["y"]) for row in rows if row["series"] == name]).T
         ax.plot(x, y, ls="", marker="osD^v"[names.index(name) % 5], ms=2.6, mew=0, color=colour)
-        ax.text(np.median(x), np.median(y), name, color=colour, ha="center", va="center", zorder=3, path_effects=[withStroke(linewidth=2, foreground="white")])
+        ax.text(np.median(x), np.median(y), name, color=colour, weight="bold", ha="center", va="center", zorder=3, path_effects=[withStroke(linewidth=2, foreground="white")])
 
 
 def draw_study(
@@ -1087,12 +1092,12 @@ def rename_clusters(
 def map_points(
     run:dict, # A run with its record
     most:int = 1000 # Points that are kept
-)->list[dict]: # x, y, class, cluster and index among the points of the map
+)->list[dict]: # x, y, class, cluster and number among the points of the map
     "Evenly spaced points of a map; clusters under the numbers of their classes."
     x, y, classes, clusters, _ = decode_map(run).T.copy()
     columns = list(zip(x.tolist(), y.tolist(), classes.tolist(), rename_clusters(classes, clusters).tolist()))
     step = len(columns)//(most + 1) + 1
-    return [{"x": i, "y": j, "n": 1, "class": "" if c == 255 else c, "cluster": k} for i, j, c, k in columns[::step]]
+    return [{"x": i, "y": j, "n": 1, "class": "" if c == 255 else c, "cluster": k, "point": step*at} for at, (i, j, c, k) in enumerate(columns[::step])]
 
 
 def score_rows(case:Case # Its entry may name metrics
@@ -1136,7 +1141,8 @@ def tiles(
     lines:list[list], # For each line of squares (text above, text beside, how to paint it)
     rows:list[dict], # For the CSV
     shown:list[dict], # Those that are points
-    more:str # For the corner
+    more:str, # For the corner
+    extra:tuple = () # Further columns of the CSV
 )->dict[str, bytes]: # File name to bytes
     "Square pictures in rows, within one printed column."
     tops = [corner(case, group, [row for row in shown if group and row["panel"] == group.label()], more) for group in groups_of(case) or [None]]
@@ -1152,7 +1158,7 @@ def tiles(
                 ax.set_title(title, pad=2)
                 ax.set_ylabel(beside, labelpad=2)
         figure.text(.08/WIDTH, 1 - .04/high, "\n".join(tops), fontsize=6, color=GREY, va="top")
-        return picture(case.key, figure, [*LONG[:1], *["part"]*("parts" in case.artefact), *LONG[1:], "class", "cluster"], rows)
+        return picture(case.key, figure, [*LONG[:1], *["part"]*("parts" in case.artefact), *LONG[1:], "class", "cluster", *extra], rows)
 
 # %% ../nbs/08_artefacts.ipynb #a0ea9d25
 def map_lines(
@@ -1179,6 +1185,314 @@ def maps(
     points = [row for row in rows if "cluster" in row]
     images = max([0, *Counter((row["panel"], row["series"], row.get("part", "")) for row in points).values()])
     return tiles(case, map_lines(case, points), rows, points, f" (the first seed), t-SNE of {images} images, no units")
+
+# %% ../nbs/08_artefacts.ipynb #646b8fef
+def boundary_rows(case:Case # Its entry names runs
+)->list[dict]: # Long rows with class, cluster and flag, then numbers
+    "The points of every named run, first seed, flagged or not; then the numbers over all seeds."
+    rows = []
+    for group, name in ((group, name) for group in groups_of(case) for name in case.names):
+        for run in chosen(case, name, group)[:1]:
+            flags, points = field(run, "study", "flags", "flag"), field(run, "map", "points")
+            if len(flags) != points: raise ValueError(f"run {run_id(run)}: study.flags has {len(flags)} flags, map has {points} points; must be equal")
+            rows += [{"panel": group.label(), "series": name} | place | {"flag": int(flags[place.pop("point")])} for place in map_points(run)]
+    return rows + number_rows(case, "boundary")
+
+
+def boundary(
+    case:Case, # Its entry names runs
+    rows:list[dict] # From `boundary_rows`
+)->dict[str, bytes]: # File name to bytes
+    "t-SNE by cluster: all images, then those of the boundary."
+    points = [row for row in rows if "flag" in row]
+    pairs = dict.fromkeys((row["panel"], row["series"]) for row in points)
+    lines = []
+    for key in pairs:
+        mine = [row | {"size": .9 if row["flag"] else 2.2} for row in points if (row["panel"], row["series"]) == key]
+        few = [row for row in mine if row["flag"]]
+        lines.append([("" if lines else "all, the boundary small", ", ".join(key[::-1]), partial(draw_points, rows=mine, by="cluster")),
+                      ("" if lines else "the boundary alone", "", partial(draw_points, rows=few, by="cluster"))])
+    images = max([0, *Counter((row["panel"], row["series"]) for row in points).values()])
+    return tiles(case, lines, rows, points, f" (the first seed), t-SNE of {images} images, no units", ["flag"])
+
+# %% ../nbs/08_artefacts.ipynb #8fbc3ff4
+def class_name(
+    case:Case, # Its entry may hold class_names
+    dataset:str, # Our name of the data set
+    number:int # Of the class
+)->str: # Its name, else its number
+    "What a class is called."
+    names = case.artefact.get("class_names", [])
+    if isinstance(names, dict): names = {plain(d): found for d, found in names.items()}.get(plain(dataset), [])
+    return names[number] if number < len(names) else str(number)
+
+
+def confusion_of(run:dict # A run with its record
+)->np.ndarray: # Images of each class (row) in each cluster (column), k x k
+    "Classes against clusters, each cluster under the class it was paired with."
+    classes, clusters = decode_map(run).T.copy()[2:4]
+    known, clusters = classes < 255, rename_clusters(classes, clusters)
+    k = 1 + max(int(clusters.max()), int(classes[known].max(initial=0)))
+    table = np.zeros((k, k), dtype=int)
+    np.add.at(table, (classes[known], clusters[known]), 1)
+    return table
+
+
+def error_rows(
+    case:Case, # Its entry may hold superclasses, lists of class numbers
+    tables:list[np.ndarray] # From `confusion_of`
+)->dict[str, list]: # What, and one value per seed
+    "Which share of the errors stays inside a superclass, and which would if errors fell on all other classes alike."
+    home = {c: i for i, some in enumerate(case.artefact.get("superclasses", [])) for c in some}
+    found = {"inside superclass": [], "inside superclass by chance": []}
+    for table in tables if home else []:
+        classes = [c for c in np.flatnonzero(table.sum(1)).tolist() if c in home]
+        errors = {(i, j): int(table[i, j]) for i in classes for j in classes if i != j}
+        total = sum(errors.values())
+        if not total: continue
+        mates = {i: sum(home[j] == home[i] for j in classes) - 1 for i in classes}
+        found["inside superclass"].append(sum(n for (i, j), n in errors.items() if home[i] == home[j])/total)
+        found["inside superclass by chance"].append(sum(n*mates[i] for (i, j), n in errors.items())/total/(len(classes) - 1))
+    return found
+
+# %% ../nbs/08_artefacts.ipynb #fe562daa
+def confusion_rows(case:Case # Its entry names runs
+)->list[dict]: # Long rows: the part is the run, the series the class, x the cluster
+    "Which share of a class lies in which cluster, mean and spread over seeds; then the diagonal."
+    rows = []
+    for group in groups_of(case):
+        for name in case.names:
+            tables = [confusion_of(run) for run in chosen(case, name, group)]
+            k, whose = max(map(len, tables), default=0), {"part": name, "run": name}
+            shares = np.array([np.pad(t/np.maximum(1, t.sum(1, keepdims=True)), (0, k - len(t))) for t in tables])
+            present = np.flatnonzero(sum(np.pad(t.sum(1), (0, k - len(t))) for t in tables)).tolist() if tables else []
+            names = [class_name(case, group.dataset, c) for c in range(k)]
+            rows += [point(group, names[c], j, shares[:, c, j]) | whose | {"class": c} for c in present for j in range(k) if shares[:, c, j].any()]
+            rows += [point(group, "diagonal", names[c], shares[:, c, c]) | whose for c in present]
+            rows += [point(group, "errors", what, kept) | whose for what, kept in error_rows(case, tables).items() if kept]
+    return rows
+
+# %% ../nbs/08_artefacts.ipynb #9c8ef463
+def draw_confusion(
+    ax, # Where to draw
+    case:Case, # The entry of this panel
+    rows:list[dict] # Its long rows
+)->None:
+    "A matrix in blue, with the percentages where they can be read."
+    cells = [row for row in rows if "class" in row]
+    ax.set(xlabel="cluster, under its class", ylabel="class", xticks=[], yticks=[])
+    if not cells: return
+    k = 1 + max(max(row["class"], row["x"]) for row in cells)
+    table = np.zeros((k, k))
+    for row in cells: table[row["class"], row["x"]] = row["y"]
+    ax.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="none")
+    if k > 20: return
+    names = {row["class"]: row["series"] for row in cells}
+    ax.set(xticks=range(k), yticks=range(k), yticklabels=[f"{names[c]} {c}" if names.get(c, str(c)) != str(c) else c for c in range(k)])
+    for row in cells:
+        if row["y"] >= .005: ax.text(row["x"], row["class"], f"{100*row['y']:.0f}", ha="center", va="center", fontsize=6 if k < 13 else 4.5, color="white" if row["y"] > .5 else "black")
+
+
+def confusion(
+    case:Case, # Its entry names runs
+    rows:list[dict] # From `confusion_rows`
+)->dict[str, bytes]: # File name to bytes
+    "Classes against clusters, a matrix for every run."
+    left, seen = .36 + width({f"{row['series']} {row['class']}" for row in rows if "class" in row}), dict.fromkeys(row["part"] for row in rows)
+    named = case._replace(artefact={**case.artefact, "parts": [{"name": name} for name in seen or case.names]})
+    return plate(named, rows, draw_confusion, tall=.72 + WIDTH - left - .12, left=left, right=.12, more=", % of the class, 0 white to 100 dark", extra=["run", "class"])
+
+# %% ../nbs/08_artefacts.ipynb #53033b07
+def images_of(
+    case:Case, # With the caller's function
+    run:dict # A run with its record
+): # uint8, N x C x H x W
+    "The images of a run."
+    if case.images is None: raise ValueError(f"artefact {case.key}: kind {case.artefact.get('kind')!r} shows images, so render must be handed images, a function of a run")
+    return case.images(run)
+
+
+def tile(
+    image, # uint8, C x H x W
+    most:int = 96 # Pixels along a side that are kept
+)->np.ndarray: # uint8, H x W x 3
+    "One image as it is drawn."
+    image = np.asarray(image).transpose(1, 2, 0)
+    image = image[::(step := -(-max(image.shape)//most)), ::step]
+    return image if image.shape[2] == 3 else np.repeat(255 - image, 3, axis=2)
+
+# %% ../nbs/08_artefacts.ipynb #08e7f9d8
+class Album(NamedTuple):
+    "A grid of images."
+    group:Group # Whose
+    title:str # Of what
+    cells:list # (row, column, image, wrong?, text below)
+    rows:list # What stands beside the rows
+    heads:dict # Column to what stands above
+
+
+def draw_album(
+    ax, # Where to draw
+    album:Album, # What to draw
+    step:float # From row to row, in images
+)->None:
+    "A grid of images; what is wrong has a frame and a cross."
+    for row, column, image, wrong, text in album.cells:
+        box = (column, column + 1, row*step + 1, row*step)
+        ax.imshow(tile(image), extent=box, interpolation="none")
+        ax.text(column + .5, row*step + 1.02, text, fontsize=5, ha="center", va="top")
+        if not wrong: continue
+        ax.plot([box[0], box[1], box[1], box[0], box[0]], [box[2], box[2], box[3], box[3], box[2]], color=PALETTE[1], lw=1.2, solid_joinstyle="miter", zorder=3)
+        ax.plot(box[1] - .16, box[3] + .16, marker="X", ms=4, mew=.4, mec="white", color=PALETTE[1], zorder=4)
+    for i, name in enumerate(album.rows): ax.text(-.15, i*step + .5, name, ha="right", va="center")
+    for column, name in album.heads.items(): ax.text(column, -.15, name, ha="left", va="bottom")
+
+# %% ../nbs/08_artefacts.ipynb #f9c512f7
+def album_files(
+    case:Case, # An artefact and its rows
+    rows:list[dict], # For the CSV
+    albums:list[Album], # From above
+    columns:list[str] # Further columns of the CSV
+)->dict[str, bytes]: # File name to bytes
+    "Albums below each other, on one printed column or, where they are broad, on two."
+    across = max([1, *(column + 1 for album in albums for _, column, *_ in album.cells)])
+    wide, left = WIDTH*(1 + (across > 12)), .16 + width(name for album in albums for name in album.rows)
+    side, texts = min(.55, (wide - left - .08)/across), any(text for album in albums for *_, text in album.cells)
+    step = 1.08 + texts*.11/side
+    talls = [.56 + len(album.rows)*step*side for album in albums] or [.6]
+    tops = [corner(case, album.group, [row for row in rows if row["panel"] == album.group.label()], f" (the images: first seed); {album.title}", 76*round(wide/WIDTH)) for album in albums]
+    high = sum(talls)
+    with house():
+        figure = Figure(figsize=(wide, high))
+        for i, (album, top) in enumerate(zip(albums, tops or [corner(case, None, [])])):
+            y = high - sum(talls[:i])
+            tall = len(album.rows)*step*side
+            ax = figure.add_axes((left/wide, (y - .5 - tall)/high, across*side/wide, tall/high))
+            draw_album(ax, album, step)
+            ax.set(xlim=(0, across), ylim=(len(album.rows)*step, 0), aspect="auto")
+            ax.set_axis_off()
+            figure.text(.08/wide, (y - .04)/high, top, fontsize=6, color=GREY, va="top")
+        if not albums: figure.text(.08/wide, 1 - .04/high, corner(case, None, []), fontsize=6, color=GREY, va="top")
+        return picture(case.key, figure, [*LONG, "run", *columns], rows)
+
+# %% ../nbs/08_artefacts.ipynb #ac162562
+BLOCKS = {"confident": "most certain", "doubtful": "least certain", "false": "false"}
+
+def members_of(
+    case:Case, # Its entry may hold classes and clusters
+    run:dict # A run with its record
+)->dict: # Cluster to right and false points, the most certain first
+    "The points of every cluster that is asked for; without labels all are right."
+    classes, clusters, sure = decode_map(run).T.copy()[2:]
+    clusters, found = rename_clusters(classes, clusters), {}
+    asked = case.artefact.get("classes", sorted(set(clusters.tolist())))
+    for cluster in [c for c in asked if (clusters == c).any()][:case.artefact.get("clusters")]:
+        mine = np.flatnonzero(clusters == cluster)
+        mine = mine[np.argsort(-sure[mine].astype(int), kind="stable")]
+        right = (classes[mine] == cluster) | (classes[mine] == 255)
+        found[cluster] = mine[right].tolist(), mine[~right].tolist()
+    return found
+
+
+def picked(
+    block:str, # One of `BLOCKS`
+    right:list, # Points, the most certain first
+    false:list, # The same
+    across:int # How many
+)->list: # Points
+    "The points of one block."
+    if block == "confident": return right[:across]
+    if block == "doubtful": return right[across:][::-1][:across]
+    return [false[i*len(false)//across] for i in range(across)] if len(false) > across else false
+
+# %% ../nbs/08_artefacts.ipynb #02f9dc43
+def member_numbers(
+    case:Case, # Its entry names runs
+    group:Group, # Data set, budget, protocol
+    name:str # Of the line
+)->list[dict]: # Long rows
+    "How near right and false members are to the centre of their cluster, and of which classes the false ones are."
+    near, errors = {"true positives": [], "false positives": []}, {}
+    for run in chosen(case, name, group):
+        points, found = decode_map(run), members_of(case, run)
+        for kind, which in zip(near, (0, 1)):
+            some = [p for pair in found.values() for p in pair[which]]
+            if some: near[kind].append(points[some, 4].mean()/255)
+        for cluster, (_, false) in found.items():
+            counts = np.bincount(points[false, 2])
+            for c in np.flatnonzero(counts): errors.setdefault((cluster, int(c)), []).append(counts[c]/len(false))
+    named = partial(class_name, case, group.dataset)
+    rows = [point(group, kind, "similarity", kept) for kind, kept in near.items() if kept]
+    rows += [point(group, f"{named(cluster)} cluster errors by class", named(c), kept) for (cluster, c), kept in sorted(errors.items())]
+    return [row | {"run": name} for row in rows]
+
+
+def member_rows(case:Case # Its entry names runs and perhaps blocks, across, clusters, classes
+)->list[dict]: # Long rows
+    "The numbers over all seeds, then every image that is drawn, of the first seed."
+    rows, across = number_rows(case, "similarity"), case.artefact.get("across", 8)
+    for group, name in ((group, name) for group in groups_of(case) for name in case.names):
+        rows += member_numbers(case, group, name)
+        for run in chosen(case, name, group)[:1]:
+            points = decode_map(run).tolist()
+            rows += [{"panel": group.label(), "series": f"cluster {class_name(case, group.dataset, cluster)}, {block}", "x": x, "y": points[p][4]/255, "n": 1, "run": name,
+                      "class": "" if points[p][2] == 255 else points[p][2], "cluster": cluster, "block": block, "point": p}
+                     for cluster, pair in members_of(case, run).items() for block in case.artefact.get("blocks", BLOCKS) for x, p in enumerate(picked(block, *pair, across))]
+    return rows
+
+# %% ../nbs/08_artefacts.ipynb #31a4a460
+def members(
+    case:Case, # Its entry names runs and perhaps blocks, across, clusters, classes; with the caller's images
+    rows:list[dict] # From `member_rows`
+)->dict[str, bytes]: # File name to bytes
+    "A row of images for every cluster."
+    blocks, across, albums = list(case.artefact.get("blocks", BLOCKS)), case.artefact.get("across", 8), []
+    heads = {i*(across + .4): BLOCKS[block] for i, block in enumerate(blocks)}
+    for group, name in ((group, name) for group in groups_of(case) for name in case.names):
+        mine = [row for row in rows if "point" in row and (row["panel"], row["run"]) == (group.label(), name)]
+        if not mine: continue
+        run = chosen(case, name, group)[0]
+        images, n = images_of(case, run), field(run, "map", "points")
+        clusters = list(dict.fromkeys(row["cluster"] for row in mine))
+        cells = [(clusters.index(row["cluster"]), blocks.index(row["block"])*(across + .4) + row["x"], images[row["point"]*len(images)//n], row["block"] == "false", "") for row in mine]
+        albums.append(Album(group, name, cells, [class_name(case, group.dataset, c) for c in clusters], heads))
+    return album_files(case, rows, albums, ["class", "cluster", "block", "point"])
+
+# %% ../nbs/08_artefacts.ipynb #80cc56f2
+ASKED = "query kind rank image weight right".split()
+
+def neighbour_rows(case:Case # Its entry names a table and runs
+)->list[dict]: # Long rows: x is the rank, y the weight
+    "Every neighbour of every query, first seed, then the numbers over all seeds."
+    rows, table = [], case.artefact.get("table", "neighbours")
+    for group, name in ((group, name) for group in groups_of(case) for name in case.names):
+        for run in chosen(case, name, group)[:1]:
+            columns = [field(run, "study", table, column) for column in ASKED]
+            if len({*map(len, columns)}) > 1: raise ValueError(f"run {run_id(run)}: the columns of study.{table} differ in length; must be equal")
+            kinds = set(columns[1])
+            for line in zip(*columns):
+                told = dict(zip(ASKED, line))
+                series = f"{told['kind']}, query {told['query']}" if len(kinds) > 1 else f"query {told['query']}"
+                rows.append({"panel": group.label(), "series": series, "x": told["rank"], "y": finite(run, f"study.{table}.weight", told["weight"]), "n": 1, "run": name} | told)
+    return rows + number_rows(case)
+
+
+def neighbours(
+    case:Case, # Its entry names a table and runs; with the caller's images
+    rows:list[dict] # From `neighbour_rows`
+)->dict[str, bytes]: # File name to bytes
+    "Queries and their neighbours, side by side for every kind."
+    albums = []
+    for group, name in ((group, name) for group in groups_of(case) for name in case.names):
+        mine = [row for row in rows if "query" in row and (row["panel"], row["run"]) == (group.label(), name)]
+        if not mine: continue
+        images, queries = images_of(case, chosen(case, name, group)[0]), list(dict.fromkeys(row["query"] for row in mine))
+        kinds, across = list(dict.fromkeys(row["kind"] for row in mine if row["rank"])), max(row["rank"] for row in mine)
+        heads = {0: "query"} | {1.4 + i*(across + .4): f"{kind} neighbours" for i, kind in enumerate(kinds)}
+        cells = [(queries.index(row["query"]), 1.4 + kinds.index(row["kind"])*(across + .4) + row["rank"] - 1 if row["rank"] else 0, images[row["image"]],
+                  row["right"] == 0 and row["rank"] > 0, "" if row["y"] is None or not row["rank"] else f"{row['y']:.2f}") for row in mine]
+        albums.append(Album(group, name, cells, [""]*len(queries), heads))
+    return album_files(case, rows, albums, ASKED)
 
 # %% ../nbs/08_artefacts.ipynb #699358cc
 def settings(
@@ -1263,9 +1577,11 @@ class Kind(NamedTuple):
 
 
 KINDS = {"results": Kind(tidy_rows, results), "information": Kind(fact_rows, information), "curves": Kind(curve_rows, curves),
-    "sizes": Kind(size_rows, sizes), "sweep": Kind(sweep_rows, sweep), "bars": Kind(bar_rows, bars), "study": Kind(study_rows, study), "map": Kind(map_rows, maps)}
+    "sizes": Kind(size_rows, sizes), "sweep": Kind(sweep_rows, sweep), "bars": Kind(bar_rows, bars), "study": Kind(study_rows, study),
+    "map": Kind(map_rows, maps), "boundary": Kind(boundary_rows, boundary), "confusion": Kind(confusion_rows, confusion),
+    "members": Kind(member_rows, members), "neighbours": Kind(neighbour_rows, neighbours)}
 
-
+# %% ../nbs/08_artefacts.ipynb #62c932fe
 def kind_of(
     key:str, # Name of the artefact, like "table_7"
     artefact:dict # Its entry
@@ -1289,10 +1605,11 @@ def render(
     key:str, # Name of the artefact, like "table_7"; its files bear it
     artefact:dict, # Its entry: kind, title, ...; also document, aliases, notes and rows where the caller has them
     reported:list, # Printed rows, strings; [] where the document prints none
-    runs:list # Our runs: name, dataset, budget, seed, record
+    runs:list, # Our runs: name, dataset, budget, seed, record
+    images = None # A run to its images, uint8, N x C x H x W; needed by kinds that show images
 )->dict[str, bytes]: # File name to bytes
     "The files of one artefact, made from rows."
-    kind, case = kind_of(key, artefact), Case(key, {"title": key, **artefact}, reported, runs)
+    kind, case = kind_of(key, artefact), Case(key, {"title": key, **artefact}, reported, runs, images)
     return kind.draw(case, long_rows(kind.rows, case))
 
 # %% ../nbs/08_artefacts.ipynb #425cd2ea

@@ -346,9 +346,11 @@ def report_of(run, method, history, device, started):
     memory = torch.cuda.max_memory_allocated()/2**20 if device != "cpu" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
     slip = runs.receipt(started, device_name(device), torch.get_num_threads(), memory)
     told = {n: v for n,v in last.items() if n in ("acc", "all", "old", "new", "nmi", "ari", "ami", "jsd", "imbalance", "used", "std")} 
-    scores = {n: runs.short(v) for n,v in told.items()} | {"silhouette": runs.short(silhouette(features, clusters)) if whole else None}
+    scores = {n: runs.short(v) for n,v in told.items()} 
+    tight = silhouette(features, clusters) if whole else None
+    if tight is not None: scores["silhouette"] = runs.short(tight)
     return dict(id=run.id, status="finished", reason=None, label=run.label or type(method).__name__, spec=spec, scores=scores, history=runs.columns(history),
-                sizes=metrics.cluster_sizes(clusters, spec["k"]).tolist(), map=map_of(features, clusters, labels) if whole else None,
+                sizes=metrics.cluster_sizes(clusters, spec["k"]).tolist(), map=map_of(features, clusters, labels) if whole and getattr(method, "mapped", True) else None,
                 study=study_of(method, features, clusters, labels) if whole else {}, receipt=slip)
 
 # %% ../nbs/09_reproduce.ipynb #26f45022

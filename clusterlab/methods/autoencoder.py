@@ -31,7 +31,8 @@ def restoration(
     x:Float[Tensor, "b p"] # Pixels, 0..1
 )->Float[Tensor, ""]: # Mean squared error of a pixel
     "How far the restored images are from the images."
-    return (y.float() - x.float()).square().mean()
+    wide = torch.promote_types(y.dtype, torch.float32)
+    return (y.to(wide) - x.to(wide)).square().mean()
 
 # %% ../../nbs/methods/autoencoder.ipynb #593d6003
 class AutoEncoder(nn.Module):

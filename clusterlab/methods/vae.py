@@ -22,7 +22,8 @@ def divergence(
     log_var:Float[Tensor, "b d"] # Of the code
 )->Float[Tensor, ""]: # Nats, averaged over the images
     "Kullback-Leibler divergence of the codes from a standard normal."
-    mean, log_var = mean.float(), log_var.float()
+    wide = torch.promote_types(mean.dtype, torch.float32)
+    mean, log_var = mean.to(wide), log_var.to(wide)
     return (mean.square() + log_var.exp() - 1 - log_var).sum(1).mean()/2
 
 @jaxtyped(typechecker=beartype)
@@ -31,7 +32,8 @@ def surprise(
     x:Float[Tensor, "b p"] # Pixels, 0..1
 )->Float[Tensor, ""]: # Nats, averaged over the images
     "Binary cross-entropy of all pixels of an image."
-    return F.binary_cross_entropy_with_logits(logits.float(), x.float(), reduction="none").sum(1).mean()
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return F.binary_cross_entropy_with_logits(logits.to(wide), x.to(wide), reduction="none").sum(1).mean()
 
 # %% ../../nbs/methods/vae.ipynb #b0645f60
 @delegates()
