@@ -175,7 +175,7 @@ def union_table(
     "Share kept, and purity of what is kept, at every bound on the union (Fig. 4)."
     sizes, pure = unions(neighbour_lists(features, tau1), labels)
     bounds, rows = sizes.unique().tolist(), []
-    for eta in bounds[::max(1, len(bounds)//40)] + bounds[-1:]:
+    for eta in bounds[::max(1, len(bounds)//24)] + bounds[-1:]:
         kept = sizes <= eta
         rows += [("true positives", eta, pure[kept].mean().item()), ("kept", eta, kept.double().mean().item())]
     return columns(dict.fromkeys(rows), "series x y")
