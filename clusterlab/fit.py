@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUESTIONS', 'OPTIMIZERS', 'check_method', 'learning_rate', 'dice_for', 'batches', 'optimizer_for', 'step',
            'embed_all', 'save_checkpoint', 'read_checkpoint', 'load_state', 'Diverged', 'check_terms', 'train_epoch',
-           'look', 'fit', 'check_plan', 'begin', 'run_epochs']
+           'look', 'fit', 'check_plan', 'begin', 'CutOff', 'run_epochs']
 
 # %% ../nbs/06_fit.ipynb #0a9d8232
 import json
@@ -225,6 +225,7 @@ def fit(
     adopt=None, # Checkpoint of another run whose weights the method may take over, at the start of a schedule of its own
     checkpoint=None, # Where this run keeps its own; there it goes on if it was cut off
     save_s:float=60., # Seconds between two checkpoints
+    until:float=float("inf"), # Time of day, in seconds as `time.time` counts them, after which the run is cut off at the end of an epoch, with a checkpoint
     progress:bool=False # Show a bar
 )->list: # History: one dictionary an epoch
     "Train `method` on `images` and tell what happened, epoch by epoch."
@@ -241,7 +242,7 @@ def fit(
     elif not own and done < plan["stop"]: look(method, images, done)
     method.train()
     epochs_left = tqdm(range(done, plan["stop"]), disable=not progress, initial=done, total=plan["stop"], unit="epoch")
-    for _ in run_epochs(method, images, optimizer, epochs_left, plan, history, evaluate, checkpoint, save_s): pass
+    for _ in run_epochs(method, images, optimizer, epochs_left, plan, history, evaluate, checkpoint, save_s, until): pass
     return history
 
 # %% ../nbs/06_fit.ipynb #4331476a
@@ -280,7 +281,11 @@ def begin(method, optimizer, source):
     load_state(method, optimizer, tensors)
     return done, history
 
-def run_epochs(method, images, optimizer, epochs, plan, history, evaluate, checkpoint, save_s):
+# %% ../nbs/06_fit.ipynb #925dac59
+class CutOff(RuntimeError):
+    "The time is up; the run goes on from its checkpoint."
+
+def run_epochs(method, images, optimizer, epochs, plan, history, evaluate, checkpoint, save_s, until):
     "Train epoch after epoch, look, write down, keep; yields after each."
     saved = time.monotonic()
     for epoch in epochs:
@@ -289,7 +294,9 @@ def run_epochs(method, images, optimizer, epochs, plan, history, evaluate, check
         said = look(method, images, epoch + 1, evaluate) if last or (epoch + 1) % plan["every"] == 0 else {}
         history.append({"epoch": epoch + 1, "loss": sum(terms.values()), **terms, **said})
         epochs.set_postfix({k: f"{v:.3f}" for k,v in history[-1].items() if k != "epoch" and v is not None})
-        if checkpoint and (last or time.monotonic() - saved > save_s):
+        late = bool(checkpoint) and time.time() > until
+        if checkpoint and (last or late or time.monotonic() - saved > save_s):
             save_checkpoint(checkpoint, method, optimizer, epoch + 1, history)
             saved = time.monotonic()
+        if late and not last: raise CutOff(f"cut off after epoch {epoch + 1} of {plan['stop']}: the time is up; it goes on from {checkpoint}")
         yield history[-1]

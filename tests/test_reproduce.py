@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import pytest
-from clusterlab import artefacts, fit, reproduce, runs
+from clusterlab import artefacts, fit, planner, reproduce, runs
 from conftest import ROOT, command, records, start
 
 DOCUMENTS = reproduce.documents()
@@ -197,12 +197,12 @@ def test_smoke_is_not_printed(table):
 def test_one_broken_run(tmp_path, monkeypatch):
     "If a run breaks the others go on, and the reason is told at the end."
     needed = reproduce.in_order(reproduce.wanted("pipcdr/table_7", "smoke", 1, root=tmp_path))
-    def fake(run, threads=1):
+    def fake(run, threads=1, until=None):
         if run.label == "PIP": raise RuntimeError("the kernel died")
         return {"scores": {"used": 10}}
-    monkeypatch.setattr(reproduce, "run_notebook", fake)
+    monkeypatch.setattr(planner, "run_notebook", fake)
     lines = []
-    broken = reproduce.run_all(needed, 2, lines.append)
+    broken = planner.run_all(needed, 2, lines.append)
     assert len(lines) == 7 and len(broken) == 1 and "the kernel died" in broken[0] and "PIP on digits" in broken[0]
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 import pytest
 from papermill import inspect_notebook
-from clusterlab import fit, reproduce, runs
+from clusterlab import fit, planner, reproduce, runs
 from conftest import ROOT, command, records, sandbox, start
 
 METHODS = reproduce.method_names()
@@ -287,4 +287,4 @@ def test_notebook_needs_its_tag(tmp_path):
     book = nbformat.read(ROOT/"nbs"/"runs"/"pixels.ipynb", 4)
     for cell in book.cells: cell.metadata.pop("tags", None)
     nbformat.write(book, tmp_path/"pixels.ipynb")
-    with pytest.raises(ValueError, match="no cell tagged 'parameters'"): reproduce.parameters_of(tmp_path/"pixels.ipynb")
+    with pytest.raises(ValueError, match="no cell tagged 'parameters'"): planner.parameters_of(tmp_path/"pixels.ipynb")

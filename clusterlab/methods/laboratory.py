@@ -167,6 +167,7 @@ def unions(
     order = sizes.argsort(dim=0, stable=True)
     return sizes[order], pure[order]
 
+# %% ../../nbs/methods/laboratory.ipynb #1a2e5406
 def union_table(
     features, # n x d
     labels, # Class of each image
