@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'RANKS', 'Lists', 'plain', 'contextual', 'soft', 'cleaned', 'of_batch', 'all_kinds', 'purity', 'recall',
-           'hubness', 'reciprocity', 'columns', 'comparison', 'by_class', 'unions', 'union_table', 'removal_tables',
-           'rank_table', 'example_table', 'weight_table', 'precision_table', 'plane', 'plane_tables', 'Laboratory']
+           'hubness', 'reciprocity', 'columns', 'comparison', 'by_class', 'unions', 'bounds_for', 'union_table',
+           'removal_tables', 'rank_table', 'example_table', 'weight_table', 'precision_table', 'plane', 'plane_tables',
+           'Laboratory']
 
 # %% ../../nbs/methods/laboratory.ipynb #b28f0173
 import torch
@@ -168,18 +169,23 @@ def unions(
     return sizes[order], pure[order]
 
 # %% ../../nbs/methods/laboratory.ipynb #1a2e5406
+def bounds_for(
+    tau1:int # Length of a list, the image itself counted
+)->list: # From tau1 to all that is possible, denser at the low end, the same for every run
+    "Bounds on the union that are looked at."
+    return sorted({round(tau1 + (tau1**2 - tau1)*(i/24)**2) for i in range(25)})
+
 def union_table(
     features, # n x d
     labels, # Class of each image
     tau1:int=10 # Length of a list, the image itself counted
 )->dict: # Columns series x y
     "Share kept, and purity of what is kept, at every bound on the union (Fig. 4)."
-    sizes, pure = unions(neighbour_lists(features, tau1), labels)
-    bounds, rows = sizes.unique().tolist(), []
-    for eta in bounds[::max(1, len(bounds)//24)] + bounds[-1:]:
+    sizes, pure, rows = *unions(neighbour_lists(features, tau1), labels), []
+    for eta in bounds_for(tau1):
         kept = sizes <= eta
-        rows += [("true positives", eta, pure[kept].mean().item()), ("kept", eta, kept.double().mean().item())]
-    return columns(dict.fromkeys(rows), "series x y")
+        if kept.any(): rows += [("true positives", eta, pure[kept].mean().item()), ("kept", eta, kept.double().mean().item())]
+    return columns(rows, "series x y")
 
 def removal_tables(
     features, # n x d
@@ -190,11 +196,9 @@ def removal_tables(
     dropped, pure_after, n = [], [], len(features)
     for tau1 in taus:
         sizes, pure = unions(neighbour_lists(features, tau1), labels)
-        for at in range(20):
-            eta = sizes[min(n - 1, n*at//20)].item()
-            dropped.append((f"tau1={tau1}", eta, (sizes > eta).double().mean().item()))
-            pure_after.append((f"tau1={tau1}", short(at/20), pure[:n - n*at//20].mean().item()))
-    return columns(dict.fromkeys(dropped), "series x y"), columns(pure_after, "series x y")
+        dropped += [(f"tau1={tau1}", eta, (sizes > eta).double().mean().item()) for eta in bounds_for(tau1)]
+        pure_after += [(f"tau1={tau1}", short(at/20), pure[:n - n*at//20].mean().item()) for at in range(20)]
+    return columns(dropped, "series x y"), columns(pure_after, "series x y")
 
 # %% ../../nbs/methods/laboratory.ipynb #9beb3337
 def rank_table(
