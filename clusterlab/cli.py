@@ -44,8 +44,10 @@ def list_options(
 
 # %% ../nbs/11_cli.ipynb #253dd239
 def list_artefacts():
-    "Every table and figure that has a page, with its title."
-    return [(f"{d}/{key}", entry["title"]) for d in desk.documents() for key,entry in desk.page(d)["artefact"].items()]
+    "Every table and figure of the documents with its title, or the reason why it is left out."
+    pages = {d: desk.page(d) for d in desk.documents()}
+    return [(f"{d}/{key}", title) for d,told in pages.items()
+            for key,title in [*((key, entry["title"]) for key,entry in told["artefact"].items()), *((key, f"left out: {why}") for key,why in told.get("left_out", {}).items())]]
 
 def list_budgets():
     "Every budget with what it sets for all methods."

@@ -7,11 +7,13 @@ __all__ = ['KINDS', 'ALWAYS', 'RANGING', 'LEAST', 'COLUMNS', 'HOW', 'check_entry
            'in_print', 'Ground', 'grounds', 'score_of', 'table_rows', 'Side', 'counted', 'classes_of', 'table_sides',
            'figure_keys', 'planned_lines', 'figure_rows', 'figure_sides', 'ask_side', 'reason', 'outcome', 'judge',
            'runs_of', 'sides_of', 'verdicts', 'signed', 'evidence_text', 'headline', 'table_lines', 'count_lines',
-           'document_lines', 'all_rows', 'write_claims', 'claim_lines']
+           'document_lines', 'all_rows', 'write_claims', 'claim_lines', 'verdicts_of', 'companion']
 
 # %% ../nbs/09_verdicts.ipynb #98608b62
 import re
 from . import artefacts, claims, reproduce, runs
+from functools import cache
+from IPython.display import Image, Markdown, display
 from pathlib import Path
 from typing import NamedTuple
 
@@ -432,3 +434,26 @@ def claim_lines(
              for row in headline(rows)]
     counts = [sum(row["verdict"] == word for row in headline(rows)) for word in claims.WORDS_OF_VERDICT]
     return [*lines, f"{sum(counts)} claims: " + ", ".join(f"{n} {word}" for n,word in zip(counts, claims.WORDS_OF_VERDICT) if n)]
+
+# %% ../nbs/09_verdicts.ipynb #2bcc2a67
+@cache
+def verdicts_of(
+    document:str, # A name of `documents`
+    root=None # Folder of all records; None: `runs` of the project
+)->list: # Rows, one for each claim
+    "The verdicts of a document, found once for a page."
+    return headline(all_rows([document], root))
+
+def companion(
+    document:str, # A name of `reproduce.documents`
+    key:str, # Of an artefact
+    root=None, # Folder of all records; None: `runs` of the project
+    out=None # Folder that gets tables/ and figures/; None: the project
+):
+    "Write one artefact and show it with the verdicts on its claims: the page of a table, the picture of a figure with its caption."
+    paths = {path.suffix: path for path in reproduce.report(f"{document}/{key}", root, out)}
+    entry = reproduce.page(document)["artefact"][key]
+    if ".md" in paths: display(Markdown(paths[".md"].read_text()))
+    else: display(Markdown("\n\n".join([f"**{entry['title']}**", entry["caption"], *entry.get("notes", [])])), Image(str(paths[".png"]), width=640))
+    mine = [row for row in verdicts_of(document, root) if row["artefact"] == key]
+    if mine: display(Markdown("\n".join(["What is said of it:", "", *(f"- **{row['verdict']}**: {row['claim']}" + (f" ({told})" if (told := evidence_text(row)) else "") for row in mine)])))
