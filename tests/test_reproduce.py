@@ -141,6 +141,14 @@ def test_dry_run(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_time(tmp_path):
+    "With no minutes left nothing begins, nothing is lost, and what is on record is drawn."
+    said = command("reproduce", "pipcdr/fig_4", "--budget", "smoke", "--seeds", "1", "--minutes", "0", "--runs_root", tmp_path/"runs", "--out", tmp_path/"out")
+    assert said.code == 0, said.err
+    assert said.out.count("not begun: the time is up") == 4 and not records(tmp_path/"runs")
+    assert (tmp_path/"out"/"figures"/"pipcdr"/"fig_4.svg").exists()
+
+
 @pytest.mark.parametrize("words, told", [(["pipcdr/table7"], "did you mean 'table_7'"), (["pipcrd"], "did you mean 'pipcdr'"), (["pipcdr", "--budget", "labtop"], "did you mean 'laptop'"),
                                          (["pipcdr/table_7", "--budget", "smoke", "--jobs", "0"], "jobs is 0")], ids=lambda w: w[-1] if isinstance(w, list) else None)
 def test_reproduce_refuses(tmp_path, words, told):
