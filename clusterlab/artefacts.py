@@ -1749,7 +1749,7 @@ def formula(
         figure.text(.08/WIDTH, 1 - .04/2.1, "computed from the formula, nothing was run", fontsize=6, color=GREY, va="top")
         return picture(case.key, figure, LONG, rows)
 
-
+# %% ../nbs/08_artefacts.ipynb #5e53b6bd
 def sample_rows(case:Case # Its entry names data sets under show
 )->list[dict]: # Long rows
     "Evenly spaced images of each data set: their places."

@@ -622,11 +622,13 @@ def threshold_lines():
     confidence = import_module("clusterlab.methods.uccc").positive_confidence
     return [dict(series=f"t={t}", x=k, y=confidence(k, float(t), "formula")) for t in range(2, 7) for k in range(10, 201, 5)]
 
+# %% ../nbs/09_reproduce.ipynb #b691e677
 def split_facts():
     "How the data sets that we load are split for category discovery, by the defaults of the code."
     known_share = options("unic")["known"][1]
     return [dict(name=name, classes=f["classes"], old=f["classes"]//2, new=f["classes"] - f["classes"]//2, labelled=f"{known_share:.0%}") for name,f in read_toml(home()/"experiments"/"data.toml").items()]
 
+# %% ../nbs/09_reproduce.ipynb #f574ed7a
 PRINTED = {"Brightness, B": "brightness", "Color, C": "colour", "Contrast, C": "contrast", "Posterize, B": "posterise", "Rotate, theta": "rotate", "Sharpness, S": "sharpness",
            "Shear X,Y, R": "shear_x", "Solarize, T": "solarise", "Translation X, Y, lambda": "shift_x"} # SNSCC's Table III -> our operations
 
@@ -639,6 +641,7 @@ def recipe_facts():
 
 COMPUTED = dict(thresholds=threshold_facts, threshold_lines=threshold_lines, splits=split_facts, recipes=recipe_facts) # What `computed` may name
 
+# %% ../nbs/09_reproduce.ipynb #04c8a392
 def facts_of(
     entry:dict # Of an artefact
 )->list: # Computed by the code, or facts of the data sets, counted once from the images and tested against them
