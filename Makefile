@@ -41,7 +41,7 @@ $(READY): settings.ini setup.py
 		else "$$python" -m venv "$(VENV)" || { echo "Python's venv is missing. Install it (Debian: apt install python3-venv) or install uv." >&2; exit 1; }; fi; \
 	fi; \
 	if [ -z "$$uv" ] && "$(BIN)/python" -m pip install --quiet --disable-pip-version-check uv; then uv="$(BIN)/python -m uv"; fi; \
-	if [ -n "$$uv" ]; then $$uv pip install --quiet --python "$(BIN)/python" -e '.[dev]'; \
+	if [ -n "$$uv" ]; then $$uv pip install --quiet --compile-bytecode --python "$(BIN)/python" -e '.[dev]'; \
 	else "$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]'; fi; \
 	"$(BIN)/python" -m ipykernel install --sys-prefix --name python3 --display-name python3 >/dev/null; \
 	"$(BIN)/python" -m jupyter kernelspec list 2>/dev/null | grep -q python3 || { echo "jupyter finds no kernel named python3 in $(VENV)." >&2; exit 1; }; \
