@@ -10,11 +10,11 @@ READY ?= $(VENV)/.ready
 SPACE := 10
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help setup reproduce report lab readme test test-export test-notebooks test-python
+.PHONY: help setup reproduce report lab bench bench-gpu readme test test-export test-notebooks test-python
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 setup: $(READY) ## Make the environment in .venv (VENV=folder for another one)
 	@echo "$(VENV) is ready"
@@ -56,6 +56,12 @@ report: $(READY) ## Write tables and figures from the records, without running a
 
 lab: $(READY) ## Open the notebooks in JupyterLab
 	@"$(BIN)/jupyter" lab nbs/index.ipynb
+
+bench: $(READY) ## Measure speed on CPU cores that have nothing else to do, and write tables/speed.md (7 minutes)
+	@set -e; for name in step knn kmeans views unions growth five; do echo "bench/$$name.py"; "$(BIN)/python" bench/$$name.py; done; "$(BIN)/python" bench/speed.py
+
+bench-gpu: $(READY) ## The same on a GPU, the most valuable first
+	@set -e; "$(BIN)/python" bench/gpu.py; "$(BIN)/python" bench/speed.py
 
 readme: $(READY) ## Write README.md from nbs/index.ipynb
 	@"$(BIN)/python" tests/readme.py README.md

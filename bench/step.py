@@ -1,17 +1,13 @@
-"""Time of one training step, methods interleaved in one process, so that only their ratios count.
+"""G7 and G8 on a CPU: one training step on digits with the small network of budget laptop, batch 256; methods on top of BYOL against BYOL.
 
-    python bench/step.py            # digits, the small network of budget laptop, batch 256
+    python bench/step.py [--toy]
 """
-import json
-import statistics
-import sys
 import time
-from pathlib import Path
 import torch
-from clusterlab import fit, reproduce as desk, runs
+from clusterlab import fit, reproduce as desk
+from rivals import against, compete, report, toy
 
-ROOT = Path(__file__).resolve().parents[1]
-METHODS = ["byol", "propos", "pipcdr", "connr"]
+METHODS = dict(byol="BYOL", propos="ProPos", pipcdr="PIPCDR", connr="ConNR")
 
 
 def stepper(name, batch):
@@ -29,34 +25,11 @@ def stepper(name, batch):
     return one
 
 
-def measure(batch=256, rounds=40, steps=3):
-    "Milliseconds a step of each method, a window of some steps of each in turn."
-    torch.set_num_threads(1)
-    ones = {name: stepper(name, batch) for name in METHODS}
-    for one in ones.values():
-        for _ in range(5): one()
-    times = {name: [] for name in METHODS}
-    for _ in range(rounds):
-        for name,one in ones.items():
-            begun = time.perf_counter()
-            for _ in range(steps): one()
-            times[name].append(1000*(time.perf_counter() - begun)/steps)
-    return times
-
-
-def told(times):
-    "Median and quartiles of the milliseconds, and of the ratio to BYOL within each round."
-    quarters = lambda values: [round(v, 4) for v in statistics.quantiles(values, n=4)]
-    return {name: dict(ms=quarters(values), over_byol=quarters([a/b for a,b in zip(values, times["byol"])])) for name,values in times.items()}
-
-
 def main():
-    started = time.monotonic()
-    result = dict(what="time of one training step on digits, small network, batch 256, one thread", unit="ms: quartiles; over_byol: quartiles of the ratio within a round",
-                  rows=told(measure()), receipt=runs.receipt(started, desk.device_name("cpu"), 1, 0.))
-    path = ROOT/"bench"/"results"/"step.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    for name,row in result["rows"].items(): print(f"{name:8} {row['ms'][1]:8.2f} ms a step, {row['over_byol'][1]:.3f} of BYOL (quartiles {row['over_byol'][0]:.3f} to {row['over_byol'][2]:.3f})")
+    started, (batch, rounds) = time.monotonic(), (32, 3) if toy() else (256, 150)
+    torch.set_num_threads(1)
+    rows = against(compete({label: stepper(name, batch) for name,label in METHODS.items()}, rounds, warm=3 if toy() else 20), "BYOL")
+    report("step", started, toy(), goal="G7, G8", what=f"one training step on digits, small network, batch {batch}, one thread", data="digits", ours="BYOL", rows=rows, most={"ConNR": 1.05}, checks={})
 
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__": main()

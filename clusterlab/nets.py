@@ -122,10 +122,11 @@ def backbone(
 def mlp(
     d_in:int, # Features that come in
     hidden:int, # Width of the hidden layer
-    d_out:int # Features that go out
+    d_out:int, # Features that go out
+    norm:bool=True # Batch-norm in the middle, as the BYOL family has it; off for the heads of CC
 )->nn.Sequential: # `b d_in` to `b d_out`
     "Linear, batch-norm, ReLU, Linear: the projector of the BYOL family. No batch-norm on the output; biases are kept."
-    return nn.Sequential(nn.Linear(d_in, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, d_out))
+    return nn.Sequential(nn.Linear(d_in, hidden), *([nn.BatchNorm1d(hidden)] if norm else []), nn.ReLU(inplace=True), nn.Linear(hidden, d_out))
 
 def predictor(
     d:int, # Features that come in and go out

@@ -33,11 +33,12 @@ def largest(
     least:float # Smaller numbers never count
 )->Tensor: # 1 where the number is one of them, 0 elsewhere
     "The `m` largest numbers of each row."
-    m = min(m, s.shape[-1])
+    rest = s.shape[-1] - m
+    if rest <= 0: return s.ge_(least)
     if s.device.type == "cpu":
-        rest, cut = torch.from_numpy(np.partition(s.numpy(), -m, axis=-1)).split([s.shape[-1] - m, m], -1)
-        cut = cut[...,:1].clamp(min=least)
-        if not rest.shape[-1] or not (rest.amax(-1, keepdim=True) >= cut).any(): return s.ge_(cut)
+        parts = torch.from_numpy(np.partition(s.numpy(), rest, axis=-1))
+        chosen = torch.ge(s, parts[...,rest:rest+1].clamp(min=least), out=parts)
+        if chosen.sum(-1).amax() <= m: return chosen
     return torch.zeros_like(s).scatter_(-1, s.topk(m).indices, 1.).mul_(s >= least)
 
 # %% ../../nbs/methods/connr.ipynb #be8f190f
@@ -62,12 +63,12 @@ def company(
         whom = (whom.view(len(a), n, -1) + n*torch.arange(len(a), device=f.device)[:,None,None]).flatten(0, 1)
         for _ in range(2 if k2 > 1 else 0):
             a = (a + a.mT).flatten(0, 1)
-            a = F.normalize(F.embedding_bag(whom, a, per_sample_weights=w, mode="sum").add_(a), dim=1).view(-1, n, n)
+            a = F.embedding_bag(whom, a, per_sample_weights=w, mode="sum").add_(a)
+            a = a.div_(torch.linalg.vector_norm(a, dim=1, keepdim=True).clamp_(min=1e-12)).view(-1, n, n)
         return a.view(f.shape[:-1] + (n,)) if k2 > 1 else F.normalize(a, dim=-1).view(f.shape[:-1] + (n,))
 
 # %% ../../nbs/methods/connr.ipynb #d518104c
 @torch.no_grad()
-@jaxtyped(typechecker=beartype)
 def neighbourhoods(
     f:Float[Tensor, "*v n d"], # Features of a batch, any length
     k1:int=10, # Length of the lists

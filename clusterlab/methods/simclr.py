@@ -8,7 +8,7 @@ __all__ = ['SimCLR']
 # %% ../../nbs/methods/simclr.ipynb #518cf140
 import torch
 from ..losses import nt_xent
-from .byol import check_options, online_net
+from .byol import BYOL, check_options, online_net
 from ..targets import kmeans
 from ..views import plain_views, random_views, recipe as recipe_for
 from fastcore.basics import patch
@@ -41,6 +41,7 @@ class SimCLR(nn.Module):
         self.k, self.tau, self.features, self.n_init = k, float(tau), features, n_init
         self.recipe = recipe_for(recipe, size or facts["size"], tuple(facts["mean"]), tuple(facts["std"]), **({"crop": (crop, 1.)} if crop else {}))
         self.online = online_net(backbone, facts["channels"], stem, hidden, dim, 1)
+    pick = BYOL.pick # the batch itself
 
 # %% ../../nbs/methods/simclr.ipynb #6104cb16
 @patch
@@ -49,11 +50,6 @@ def groups(self:SimCLR)->list: # Parameter groups with their factor on the learn
     return [{"params": list(self.online.parameters()), "factor": 1.}]
 
 # %% ../../nbs/methods/simclr.ipynb #35e8736a
-@patch
-def pick(self:SimCLR, index, dice): # Positions of the batch in the data set; chance, which is not needed
-    "The images of a step: the batch itself."
-    return index
-
 @patch
 def views(self:SimCLR, images, dice): # uint8, b c h w; the generator of this epoch
     "Two random views of each image."

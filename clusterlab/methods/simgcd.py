@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from beartype import beartype
 from ..losses import cosines, mean_entropy, nt_xent
 from .features import Features
-from .unic import fitted_recipe, last_part
+from .unic import UNIC, fitted_recipe, last_part
 from ..views import random_views
 from fastcore.basics import patch
 from fastcore.meta import delegates
@@ -105,6 +105,7 @@ class SimGCD(Features):
         if freeze == "last": last_part(self.trunk).requires_grad_(True)
         self.register_buffer("told", torch.full((facts["n"],), -1))
         self.progress, self.at, self.pools = 0., None, None
+    train = UNIC.train # what is frozen stays in evaluation mode, as there
 
 # %% ../../nbs/methods/simgcd.ipynb #dff351ab
 def check_ranges(k, o):
@@ -134,14 +135,6 @@ def groups(self:SimGCD)->list: # Parameter groups with their factor on the learn
     "Whatever is not frozen; no weight decay on biases and norms."
     free = [p for p in self.parameters() if p.requires_grad]
     return [{"params": [p for p in free if p.ndim > 1], "factor": 1.}, {"params": [p for p in free if p.ndim < 2], "factor": 1., "weight_decay": 0.}]
-
-@patch
-def train(self:SimGCD, mode:bool=True):
-    "Training mode for the parts that learn, evaluation mode for the rest."
-    Features.train(self, mode)
-    if mode and self.freeze != "none": self.trunk.eval()
-    if mode and self.freeze == "last": last_part(self.trunk).train()
-    return self
 
 @patch
 def stepped(self:SimGCD, progress): # Fraction of the schedule that is done

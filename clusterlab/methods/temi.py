@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from beartype import beartype
 from .features import Features
+from .scan import SCAN
 from ..nets import SlowTwin, ema_momentum
 from ..targets import knn
 from ..views import random_views
@@ -115,6 +116,7 @@ class TEMI(Features):
         for name,value in (("near", torch.full((facts["n"], neighbours), -1)), ("bank", torch.zeros(0 if augment else facts["n"], self.trunk.width)),
                            ("prior", torch.full((heads, k), 1/k)), ("tally", torch.zeros(heads, dtype=torch.float64)), ("best", torch.tensor(0))): self.register_buffer(name, value)
         self.train()
+    leader = SCAN.leader # the head with the lowest loss, as there
 
 # %% ../../nbs/methods/temi.ipynb #146bc33f
 def check_options(n, neighbours, heads, hidden, dim, beta, tau, tau_teacher, ema, prior_momentum):
@@ -154,10 +156,7 @@ def refresh(self:TEMI, features, epoch): # All features; epochs done
     self.best.copy_(self.leader())
     self.tally.zero_()
 
-@patch
-def leader(self:TEMI): # The best head, a number on the device
-    "The head with the lowest loss since the last look, or the one that was best then."
-    return torch.where((self.tally != 0).any(), self.tally.argmin(), self.best)
+
 
 # %% ../../nbs/methods/temi.ipynb #e55e33aa
 @patch

@@ -1,0 +1,49 @@
+"""Rivals take turns in one process and on one thread, so that they meet the same machine; only the ratios of their CPU seconds count."""
+import json
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+import torch
+from threadpoolctl import threadpool_limits
+from clusterlab import reproduce as desk, runs
+
+RESULTS = Path(__file__).resolve().parent/"results"
+
+
+def compete(rivals, rounds, warm=1):
+    "CPU seconds of each rival, one call of each in turn, every round in another order; name to list."
+    torch.set_num_threads(1)
+    times, dice = {name: [] for name in rivals}, random.Random(0)
+    with threadpool_limits(1):
+        for call in rivals.values():
+            for _ in range(warm): call()
+        for _ in range(rounds):
+            for name in dice.sample(list(rivals), len(rivals)):
+                begun = time.process_time()
+                rivals[name]()
+                times[name].append(time.process_time() - begun)
+    return times
+
+
+def quarters(values):
+    "First quartile, median, third."
+    return [float(f"{v:.4g}") for v in (statistics.quantiles(values, n=4) if len(values) > 1 else values*3)]
+
+
+def against(times, ours):
+    "For each rival its seconds, and how many times ours is as fast: ratio of the medians, and quartiles of the ratio within a round."
+    middle = statistics.median(times[ours])
+    return {name: dict(seconds=quarters(values), ratio=float(f"{statistics.median(values)/middle:.4g}"), within=quarters([a/b for a,b in zip(values, times[ours])]))
+            for name,values in times.items()}
+
+
+def report(name, started, toy, device="cpu", **told):
+    "Write `bench/results/<name>.json`, unless it was only a rehearsal, and say what came out."
+    told["receipt"] = runs.receipt(started, desk.device_name(device), 1, 0.)
+    if not toy: (RESULTS/f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
+    print(json.dumps({key: told[key] for key in ("what", "ours", "rows", "checks")}, indent=1))
+
+
+def toy(): return "--toy" in sys.argv[1:] # A rehearsal at a size that takes seconds and says nothing

@@ -1,0 +1,67 @@
+"""Write `tables/speed.md` from `bench/results`.
+
+    python bench/speed.py
+"""
+import json
+from pathlib import Path
+from rivals import RESULTS
+
+HEAD = """# Speed
+
+Measured by `make bench`, written by `bench/speed.py` from `bench/results`; what each goal means stands at the head of its script in `bench/`.
+
+- *times as fast*: CPU seconds of the other over ours, ratio of the medians; in brackets the quartiles within a round, in which all take turns in one process. Below 1 we are slower.
+- *must* and *stretch* are goals that were set before measuring. A limit in seconds is on the clock, and depends on the machine.
+- Made-up features and random pixels serve for speed alone.
+
+"""
+COLUMNS = ["goal", "what", "ours", "seconds", "against", "times as fast", "must", "stretch", "verdict"]
+
+
+def verdict(value, must, stretch):
+    "Met, not met, or nothing where no goal was set."
+    if must is None: return ""
+    return "stretch met" if stretch is not None and value >= stretch else "met" if value >= must else "**not met**"
+
+
+def compared(told):
+    "A line for each rival, or one where there is only a limit."
+    ours = told["rows"][told["ours"]]["seconds"][1]
+    begin = [told["goal"], f"{told['what']}; {told['data']}", told["ours"], f"{ours:.3g}"]
+    for name,row in told["rows"].items():
+        if name == told["ours"]: continue
+        low, _, high = row["within"]
+        must, stretch, most = told.get("must", {}).get(name), told.get("stretch", {}).get(name), told.get("most", {}).get(name)
+        said = verdict(row["ratio"], must, stretch) if most is None else "met" if row["ratio"] <= most else "**not met**"
+        yield [*begin, name, f"{row['ratio']:.3g} ({low:.3g} to {high:.3g})", "" if must is most is None else f"{must:g}" if most is None else f"at most {most:g}", "" if stretch is None else f"{stretch:g}", said]
+    if "limit" in told: yield [*begin, "a limit", "", f"{told['limit']:g} s", "", "met" if ours <= told["limit"] else "**not met**"]
+
+
+def checks(told):
+    "What was checked beside the time, as a sentence."
+    return [f"- {told['what']}: {name}: " + (", ".join(f"{key} {value:,}" if not isinstance(value, bool) else f"{key} {'yes' if value else 'no'}" for key,value in found.items()) if isinstance(found, dict) else f"{found:,}")
+            for name,found in told["checks"].items()]
+
+
+def grown(told):
+    "How the cost of something grows, a line each."
+    return [f"| {name} | {' '.join(f'{x:,}' for x in found['x'])} | {' '.join(f'{t:.3g}' for t in found['seconds'])} | {found['exponent']:g} |" for name,found in told.get("growth", {}).items()]
+
+
+def page():
+    "The whole page."
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
+    lines += ["| " + " | ".join(cells) + " |" for told in results for cells in compared(told)]
+    devices = sorted({f"{told['receipt']['device']}, torch {told['receipt']['versions']['torch']}" for told in results})
+    growth = ["| what | sizes | CPU seconds | exponent |", "| --- | --- | --- | --- |", *(line for told in results for line in grown(told))]
+    return HEAD + "\n".join(lines) + "\n\n## How cost grows\n\nExponent 1: twice the size takes twice as long; 2: four times.\n\n" + "\n".join(growth) + "\n\n## Checked beside the time\n\n" + "\n".join(line for told in results for line in checks(told)) + f"\n\nDevice: {'; '.join(devices)}.\n"
+
+
+def main():
+    path = RESULTS.parents[1]/"tables"/"speed.md"
+    path.write_text(page())
+    print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+if __name__ == "__main__": main()
