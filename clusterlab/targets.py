@@ -364,9 +364,9 @@ def union_sizes(
     if not t: raise ValueError(f"neighbours: shape {n, t}; every row must have a list")
     if n and not 0 <= neighbours.min() <= neighbours.max() < n:
         raise ValueError(f"neighbours: run from {neighbours.min()} to {neighbours.max()}; must stay in 0..{n - 1}")
-    counts = []
+    counts, short = [], neighbours.int() if n < 2**31 else neighbours # half the bytes to sort
     for rows in neighbours.split(block):
-        second = neighbours[rows].flatten(1).sort(1).values
+        second = short[rows].flatten(1).sort(1).values
         counts.append(1 + (second[:,1:] != second[:,:-1]).sum(1))
     return torch.cat(counts)
 
