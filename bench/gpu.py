@@ -13,7 +13,7 @@ from clusterlab.methods.byol import BYOL
 from clusterlab.methods.connr import ConNR
 from clusterlab.methods.pipcdr import PIPCDR
 from knn import made_up
-from rivals import quarters, report, toy
+from rivals import against, report, toy
 
 METHODS = {"BYOL": BYOL, "PIPCDR": PIPCDR, "ConNR": ConNR}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,8 +72,7 @@ def step_part(started):
     recipe, dice, drift = views.recipe("simclr", 32, (.49, .48, .45), (.25, .24, .26)), torch.Generator().manual_seed(0), abs(after[0]/before[0] - 1)
     share = 2*seconds(lambda: views.random_views(images[:batch], recipe, dice), each)/middle["BYOL"]
     ideal = batch*8.96e9/before[0] if drift < .05 else None # 8.96 GFLOP an image: two views forward and backward, and forward through the twin
-    rows = {name: dict(seconds=quarters(values), ratio=round(middle[name]/middle["BYOL"], 4), within=quarters([a/b for a,b in zip(values, times["BYOL"])])) for name,values in times.items()}
-    save("gpu_step", started, goal="G1, G7, G8, G9", what=f"one training step, ResNet-18 at 32 pixels, batch {batch}, bf16", data="random pixels", ours="BYOL", rows=rows, most={"ConNR": 1/.97, "PIPCDR": 1.03}, limit=1/86,
+    save("gpu_step", started, goal="G1, G7, G8, G9", what=f"one training step, ResNet-18 at 32 pixels, batch {batch}, bf16", data="random pixels", ours="BYOL", rows=against(times, "BYOL"), most={"ConNR": 1/.97, "PIPCDR": 1.03}, limit=1/86,
          checks={"BYOL, steps a second": round(1/middle["BYOL"], 2), "share of the views in a step": round(share, 4), **({} if ideal is None else {"time of its products alone over time of the step": round(ideal/middle["BYOL"], 3)}),
                  "TFLOP/s of a product": round(before[0]/1e12, 1), "TB/s of a copy": round(before[1]/1e12, 2)})
 
@@ -86,9 +85,8 @@ def knn_part(started):
     n, d, k = (2_000, 64, 20) if toy() else (128_000, 768, 20)
     x, ours = made_up(n, d).to(DEVICE), "clusterlab, torch"
     timed = {name: [seconds(lambda: targets.knn(x, k, engine=engine), 1) for _ in range(4)][1:] for name,engine in ((ours, "torch"), ("clusterlab, bf16 with a certificate", "bf16"))}
-    rows = {name: dict(seconds=quarters(v), ratio=round(statistics.median(v)/statistics.median(timed[ours]), 4), within=quarters([a/b for a,b in zip(v, timed[ours])])) for name,v in timed.items()}
     same = targets.knn(x, k, engine="torch")[1].equal(targets.knn(x, k, engine="bf16")[1])
-    save("gpu_knn", started, goal="G10", what=f"{k} exact neighbours of {n:,} rows of {d} numbers", data="made-up features", ours=ours, rows=rows, checks={"both engines agree": same})
+    save("gpu_knn", started, goal="G10", what=f"{k} exact neighbours of {n:,} rows of {d} numbers", data="made-up features", ours=ours, rows=against(timed, ours), checks={"both engines agree": same})
 
 
 def kmeans_part(started):
@@ -97,7 +95,7 @@ def kmeans_part(started):
     x, ours = made_up(n, d, groups=40).to(DEVICE), "clusterlab, all restarts at once"
     values = [seconds(lambda: targets.kmeans(x, k, n_init, spherical=False), 1) for _ in range(6)][1:]
     save("gpu_kmeans", started, goal="G12", what=f"k-means of {n:,} rows of {d} numbers into {k} clusters, {n_init} restarts", data="made-up features", ours=ours,
-         rows={ours: dict(seconds=quarters(values), ratio=1., within=[1., 1., 1.])}, limit=.02, checks={})
+         rows=against({ours: values}, ours), limit=.02, checks={})
 
 
 def save(name, started, **told):

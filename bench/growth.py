@@ -9,7 +9,7 @@ import time
 import torch
 from clusterlab import targets
 from knn import made_up
-from rivals import quarters, report, toy
+from rivals import against, report, toy
 from step import stepper
 
 
@@ -51,8 +51,7 @@ def main():
     torch.set_num_threads(1)
     growth = {name: dict(x=xs, seconds=[float(f"{cpu(make(x), 1 if toy() else 3):.3g}") for x in xs]) for name,(xs,make) in curves(unit).items()}
     one, two = ([rate(n, steps) for _ in range(rounds)] for n in (1, 2))
-    rows = {"one process": dict(seconds=quarters(one), ratio=1., within=[1., 1., 1.]),
-            "two processes at once": dict(seconds=quarters(two), ratio=float(f"{statistics.median(two)/statistics.median(one):.4g}"), within=quarters([b/a for a,b in zip(one, two)]))}
+    rows = against({"one process": one, "two processes at once": two}, "one process")
     report("growth", started, toy(), goal="G18", what="seconds on the clock for each BYOL step done, digits, batch 256, one thread a process", data="digits", ours="one process", rows=rows,
            most={"two processes at once": 1/1.8}, checks={}, growth={name: told | dict(exponent=round(exponent(told["x"], told["seconds"]), 2)) for name,told in growth.items()})
 

@@ -13,18 +13,18 @@ RESULTS = Path(__file__).resolve().parent/"results"
 
 
 def compete(rivals, rounds, warm=1):
-    "CPU seconds of each rival, one call of each in turn, every round in another order; name to list."
+    "CPU seconds of each rival, one call of each in turn, every round in another order, and its last answer; both by name."
     torch.set_num_threads(1)
-    times, dice = {name: [] for name in rivals}, random.Random(0)
+    times, answers, dice = {name: [] for name in rivals}, {}, random.Random(0)
     with threadpool_limits(1):
         for call in rivals.values():
             for _ in range(warm): call()
         for _ in range(rounds):
             for name in dice.sample(list(rivals), len(rivals)):
                 begun = time.process_time()
-                rivals[name]()
+                answers[name] = rivals[name]()
                 times[name].append(time.process_time() - begun)
-    return times
+    return times, answers
 
 
 def quarters(values):

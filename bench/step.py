@@ -28,7 +28,7 @@ def stepper(name, batch):
 def main():
     started, (batch, rounds) = time.monotonic(), (32, 3) if toy() else (256, 150)
     torch.set_num_threads(1)
-    rows = against(compete({label: stepper(name, batch) for name,label in METHODS.items()}, rounds, warm=3 if toy() else 20), "BYOL")
+    rows = against(compete({label: stepper(name, batch) for name,label in METHODS.items()}, rounds, warm=3 if toy() else 20)[0], "BYOL")
     report("step", started, toy(), goal="G7, G8", what=f"one training step on digits, small network, batch {batch}, one thread", data="digits", ours="BYOL", rows=rows, most={"ConNR": 1.05}, checks={})
 
 

@@ -6,7 +6,7 @@ import os
 import time
 import torch
 from clusterlab import targets
-from rivals import quarters, report, toy
+from rivals import against, report, toy
 
 
 def by_sets(lists, rows):
@@ -26,9 +26,9 @@ def main():
     few = range(0, n, max(1, n//1000))
     begun, slow = time.monotonic(), by_sets(lists.tolist(), few)
     sets = (time.monotonic() - begun)*n/len(few)
-    ours, seconds = f"clusterlab, {threads} threads", quarters(walls)
+    ours = f"clusterlab, {threads} threads"
     report("unions", started, toy(), goal="unions", what=f"second-order unions of {n:,} lists of {t}, seconds on the clock", data="random lists", ours=ours,
-           rows={ours: dict(seconds=seconds, ratio=1., within=[1., 1., 1.]), "sets of Python, from 1,000 rows": dict(seconds=quarters([sets]), ratio=float(f"{sets/seconds[1]:.4g}"), within=quarters([sets/seconds[1]]))},
+           rows=against({ours: walls, "sets of Python, from 1,000 rows": [sets]*rounds}, ours),
            limit=10., checks={"rows that differ from the definition": sum(a != b for a,b in zip(slow, sizes[list(few)].tolist()))})
 
 

@@ -220,7 +220,7 @@ def _top(s, c, g):
     parts = s.view(len(s), g, -1)
     group = parts.amax(1).topk(c).indices
     best, at = parts.gather(2, group[:,None].expand(-1, g, -1)).flatten(1).topk(c)
-    return best, at.div(c, rounding_mode="floor")*parts.shape[2] + group.gather(1, at % c)
+    return best, at//c*parts.shape[2] + group.gather(1, at % c)
 
 # %% ../nbs/04_targets.ipynb #63be845c
 def _beside(x, middle, more):
