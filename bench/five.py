@@ -20,7 +20,7 @@ def main():
         found = {r.spec["method"]: runs.read_record(r.path) for r in wanted}
     seconds = time.monotonic() - started
     ours = "clusterlab, two runs at a time"
-    report("five", started, toy(), goal="G16", what="ConNR, UNIC, UCCC, PIPCDR and SNSCC on digits with all that they start from, seconds on the clock", data="digits", ours=ours,
+    report("five", started, toy(), goal="G16", what="ConNR, UNIC, UCCC, PIPCDR and SNSCC on digits with all that they start from, budget laptop, seed 0, last epoch, seconds on the clock", data="digits", ours=ours,
            rows=against({ours: [seconds]}, ours), limit=300., checks={"ACC": {name: round(record["scores"]["acc"], 3) for name,record in found.items()},
            "as accurate as expected": {name: bool(found[name]["scores"]["acc"] >= least) for name,least in FIVE.items()}})
 
