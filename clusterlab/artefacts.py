@@ -15,13 +15,13 @@ __all__ = ['NEEDED', 'BESIDE', 'COUNTED', 'UNITS', 'ORACLE', 'LOWER', 'TIDY', 'E
            'name_ends', 'end_name', 'draw_lines', 'panels_of', 'keep_inside', 'plate', 'line_files', 'size_rows',
            'sizes', 'sweep_lines', 'seed_scores', 'sweep_rows', 'sweep_case', 'valued', 'draw_sweep', 'sweep',
            'bar_rows', 'bar_lines', 'bar_room', 'draw_bars', 'bars', 'study_table', 'table_rows', 'study_rows',
-           'number_rows', 'draw_scatter', 'draw_study', 'study', 'decode_map', 'rename_clusters', 'class_name',
-           'mapped', 'map_points', 'separations', 'score_rows', 'map_rows', 'draw_points', 'tiles', 'map_lines', 'maps',
-           'boundary_rows', 'boundary', 'confusion_of', 'error_rows', 'confusion_rows', 'draw_confusion', 'confusion',
-           'images_of', 'tile', 'Album', 'draw_album', 'album_files', 'members_of', 'picked', 'member_numbers',
-           'member_rows', 'members', 'neighbour_rows', 'neighbours', 'settings', 'score_card', 'shown', 'run_curves',
-           'run_map', 'run_clusters', 'formula_rows', 'formula', 'sample_rows', 'samples', 'Kind', 'kind_of',
-           'figure_rows', 'render', 'write']
+           'number_rows', 'draw_scatter', 'in_bars', 'draw_study', 'study', 'decode_map', 'rename_clusters',
+           'class_name', 'mapped', 'map_points', 'separations', 'score_rows', 'map_rows', 'draw_points', 'tiles',
+           'map_lines', 'maps', 'boundary_rows', 'boundary', 'confusion_of', 'error_rows', 'confusion_rows',
+           'draw_confusion', 'confusion', 'images_of', 'tile', 'Album', 'draw_album', 'album_files', 'members_of',
+           'picked', 'member_numbers', 'member_rows', 'members', 'neighbour_rows', 'neighbours', 'settings',
+           'score_card', 'shown', 'run_curves', 'run_map', 'run_clusters', 'formula_rows', 'formula', 'sample_rows',
+           'samples', 'Kind', 'kind_of', 'figure_rows', 'render', 'write']
 
 # %% ../nbs/08_artefacts.ipynb #400aefb5
 import csv
@@ -1154,11 +1154,13 @@ def draw_scatter(
     rows:list[dict] # Long rows
 )->None:
     "A dot for every row; the names stand beside, each with its mark."
-    names, heights = list(dict.fromkeys(row["series"] for row in rows)), []
+    names, places, heights = list(dict.fromkeys(row["series"] for row in rows)), list(dict.fromkeys(row["x"] for row in rows if isinstance(row["x"], str))), []
     for i, (name, (colour, _)) in enumerate(looks(names).items()):
-        x, y = np.array([(row["x"], row["y"]) for row in rows if row["series"] == name]).T
+        x, y, sd = np.array([(places.index(row["x"]) + .14*(i - (len(names) - 1)/2) if places else row["x"], row["y"], row["sd"] or 0.) for row in rows if row["series"] == name]).T
         ax.plot(x, y, ls="", marker="osD^v"[i % 5], ms=2.6, mew=0, color=colour)
+        ax.vlines(x, y - sd, y + sd, color=colour, lw=.7)
         heights.append(np.median(y))
+    if places: ax.set_xticks(range(len(places)), places)
     (low, high), tall = ax.get_ylim(), ax.get_position().height*ax.figure.get_figheight()
     for i, (name, at) in enumerate(zip(names, settle((np.array(heights, dtype=float) - low)/(high - low), 8.5/72/tall) if names else [])):
         colour = looks(names)[name][0]
@@ -1166,16 +1168,25 @@ def draw_scatter(
         ax.text(1.06, at, name, transform=ax.transAxes, color=colour, va="center_baseline", fontsize=7)
 
 # %% ../nbs/08_artefacts.ipynb #cb32a01e
+def in_bars(
+    case:Case, # Its entry may name a style
+    rows:list[dict] # Its long rows
+)->bool:
+    "Bars where they are asked for, and over names unless dots are."
+    style = case.artefact.get("style")
+    return style == "bars" or style != "dots" and any(isinstance(row["x"], str) for row in rows)
+
+
 def draw_study(
     ax, # Where to draw
     case:Case, # The entry of this panel
     rows:list[dict] # Its long rows
 )->None:
-    "Lines, bars or a scatter."
-    if any(isinstance(row["x"], str) for row in rows) or case.artefact.get("style") == "bars": return draw_bars(ax, case, rows)
+    "Lines, bars, a scatter, or dots over names."
+    if in_bars(case, rows): return draw_bars(ax, case, rows)
     ax.set(xlabel=case.artefact.get("x", "x"), ylabel=case.artefact.get("label", "y"))
     if case.artefact.get("log"): ax.set_xscale("log")
-    if case.artefact.get("style") == "scatter": return draw_scatter(ax, rows)
+    if case.artefact.get("style") in ("scatter", "dots"): return draw_scatter(ax, rows)
     draw_lines(ax, case.artefact, rows)
 
 
@@ -1185,8 +1196,7 @@ def study(
 )->dict[str, bytes]: # File name to bytes
     "What runs measured themselves."
     shown = drawn(rows)
-    barred = case.artefact.get("style") == "bars" or any(isinstance(row["x"], str) for row in shown)
-    room = bar_room(shown) if barred else {"right": .22 + width({row["series"] for row in shown})}
+    room = bar_room(shown) if in_bars(case, shown) else {"right": .22 + width({row["series"] for row in shown})}
     return plate(case, rows, draw_study, extra=["run"], **room)
 
 # %% ../nbs/08_artefacts.ipynb #a7f59dfe

@@ -10,7 +10,7 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'PAGE', 'PRINTED', 'COMPUTED', 
            'silhouette', 'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page',
            'check_page', 'known_sweep', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line',
            'whole', 'matching', 'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts',
-           'recipe_facts', 'facts_of', 'setting_notes', 'scored_images', 'report']
+           'recipe_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -648,7 +648,11 @@ def facts_of(
     "What an information table shows beside the printed numbers."
     if entry["kind"] != "information" or "computed" in entry: return entry.get("rows", [])
     counted = read_toml(home()/"experiments"/"data.toml")
-    return [dict(name=name, **facts) for name,facts in counted.items() if name in entry.get("datasets", counted)]
+    return [dict(name=name, **{n: f for n,f in facts.items() if n != "names"}) for name,facts in counted.items() if name in entry.get("datasets", counted)]
+
+def names_of()->dict: # Names of the classes of each data set whose classes are not numbers
+    "What figures call the classes."
+    return {name: facts["names"] for name,facts in read_toml(home()/"experiments"/"data.toml").items() if "names" in facts}
 
 # %% ../nbs/09_reproduce.ipynb #e1817596
 def setting_notes(
@@ -683,7 +687,7 @@ def report(
     records, written = list(runs.find_records(root or home()/"runs").values()), []
     for key,entry in meant.items():
         rows = matching(told, records, entry["names"], on=entry.get("on", {}))
-        more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)])
+        more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)], class_names=entry.get("class_names", names_of()))
         files = artefacts.render(key, entry | more, reported(told["document"], key), rows, scored_images)
         folder = Path(out or home())/("tables" if entry["kind"] in ("results", "information") else "figures")/told.get("folder", told["document"])
         artefacts.write(folder, files)

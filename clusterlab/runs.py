@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FACTS', 'FIELDS', 'MORE', 'run_id', 'record_path', 'heavy_folder', 'check_record', 'columns', 'short', 'read_record',
            'write_record', 'compact', 'alive', 'claim', 'tsne', 'spaced', 'pack_map', 'unpack_map', 'git_commit',
-           'versions', 'receipt', 'find_records', 'standing']
+           'versions', 'processor', 'receipt', 'find_records', 'standing']
 
 # %% ../nbs/07_runs.ipynb #2b4d6c27
 import base64
@@ -221,6 +221,15 @@ def versions(
     return found
 
 # %% ../nbs/07_runs.ipynb #bf298f2c
+def processor()->str: # Name, family and model number where the system tells them, else its kind
+    "What the CPU is called."
+    try: lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError: lines = []
+    told = {key.strip(): value.strip() for key,_,value in (line.partition(":") for line in lines)}
+    if "model name" not in told: return platform.processor() or platform.machine()
+    return ", ".join([told["model name"], *(f"{name} {told[name]}" for name in ("cpu family", "model") if name in told)])
+
+# %% ../nbs/07_runs.ipynb #2ab446bc
 def receipt(
     started:float, # `time.monotonic()` at the start
     device:str, # What it ran on
@@ -229,7 +238,7 @@ def receipt(
     **more # Further facts
 )->dict:
     "What machine and what code made a record, and at what cost."
-    return dict(commit=git_commit(), versions=versions(), device=device, threads=threads, seconds=round(time.monotonic() - started, 1),
+    return dict(commit=git_commit(), versions=versions(), device=device, processor=processor(), threads=threads, seconds=round(time.monotonic() - started, 1),
                 peak_memory_mb=round(memory_mb), finished=datetime.now(timezone.utc).isoformat(timespec="seconds"), **more)
 
 # %% ../nbs/07_runs.ipynb #2b8699a2

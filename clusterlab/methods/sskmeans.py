@@ -156,6 +156,7 @@ class SSKMeans(Features):
         *,
         old:int=5, # Classes 0..old-1 that some labels are known of; 0: none, plain k-means
         known:float=.5, # Share of the images of those classes whose labels are known
+        blind:bool=False, # Do not look at the labels: plain k-means, scored on the same images
         spherical:bool=True, # Compare directions; False: distances of unit vectors, as the published code does
         max_iter:int=200, # Most rounds of k-means
         n_init:int=100, # Starts of k-means
@@ -167,7 +168,7 @@ class SSKMeans(Features):
         check_known(k, old, float(known), max_iter)
         super().__init__(facts, k, n_init=n_init, backbone=backbone, weights=weights, size=size, **kwargs)
         self.recipe = fitted_recipe(self.recipe, self.trunk, weights, False)
-        self.old, self.known, self.spherical, self.max_iter = old, float(known), spherical, max_iter
+        self.old, self.known, self.blind, self.spherical, self.max_iter = old, float(known), blind, spherical, max_iter
         self.register_buffer("told", torch.full((facts["n"],), -1))
 
 def check_known(k, old, known, max_iter):
@@ -179,10 +180,10 @@ def check_known(k, old, known, max_iter):
 # %% ../../nbs/methods/sskmeans.ipynb #93b1cd9c
 @patch
 def know(self:SSKMeans, labels): # int64, one for each image; -1: unknown
-    "Take the labels that may be known."
+    "Take the labels that may be known; one that is blind does not keep them."
     if labels.shape != self.told.shape: raise ValueError(f"labels: shape {tuple(labels.shape)}, but there must be one for each of the {len(self.told)} images, -1 where it is unknown")
     if not -1 <= labels.min() <= labels.max() < self.old: raise ValueError(f"labels: run from {labels.min()} to {labels.max()}, but must lie from -1 (unknown) to below old, {self.old}")
-    self.told.copy_(labels)
+    if not self.blind: self.told.copy_(labels)
 
 @patch
 def embed(self:SSKMeans, images): # uint8, b c h w
