@@ -1158,7 +1158,7 @@ def draw_scatter(
     for i, (name, (colour, _)) in enumerate(looks(names).items()):
         x, y, sd = np.array([(places.index(row["x"]) + .14*(i - (len(names) - 1)/2) if places else row["x"], row["y"], row["sd"] or 0.) for row in rows if row["series"] == name]).T
         ax.plot(x, y, ls="", marker="osD^v"[i % 5], ms=2.6, mew=0, color=colour)
-        ax.vlines(x, y - sd, y + sd, color=colour, lw=.7)
+        if sd.any(): ax.vlines(x, y - sd, y + sd, color=colour, lw=.7)
         heights.append(np.median(y))
     if places: ax.set_xticks(range(len(places)), places)
     (low, high), tall = ax.get_ylim(), ax.get_position().height*ax.figure.get_figheight()
