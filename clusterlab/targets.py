@@ -51,6 +51,7 @@ def _moved(x, middle, scale, spherical):
     "Rows of float32 or float64, on the unit sphere or to where `_ready` moved the features."
     return F.normalize(x/_power(x.norm(inf, 1, keepdim=True)), dim=1) if spherical else (x - middle)/scale
 
+# %% ../nbs/04_targets.ipynb #cf4b6f57
 def _ready(features, spherical):
     "Rows on the unit sphere, or centred and of mean square length 1, and the middle and scale that lead back."
     x = _finite(features, "features")
@@ -193,6 +194,7 @@ def assign(
     spherical:bool=True # Compare directions or points?
 )->Int[Tensor, " n"]: # Cluster of each row; of two centres equally near, the first
     "The nearest centre of each row."
+    if not len(centres): raise ValueError(f"centres: shape {tuple(centres.shape)}; must hold at least one")
     x, middle, scale = _ready(features, spherical)
     c = (_finite(centres, "centres") - middle)/scale
     return torch.cat([_affinity(rows, c, spherical).argmax(1) for rows in x.split(4096)])
@@ -227,10 +229,14 @@ def _rough_faiss(q, x, k, m, itself, spherical, block):
     return i, s[:,-1]
 
 # %% ../nbs/04_targets.ipynb #1be28ac5
-def _weigh(q, near, spherical):
-    "Similarity in float64 of each query (q d) with rows of its own (q m d)."
+def _lengths(x, spherical):
+    "Length of each row in float64; 1 where lengths do not matter."
+    return torch.cat([rows.double().norm(dim=1) for rows in x.split(4096)]) if spherical else x.new_ones(len(x))
+
+def _weigh(q, near, lengths, spherical):
+    "Similarity in float64 of each query (q d) with rows of its own (q m d), whose lengths (q m) are known."
     if not spherical: return -(q[:,None] - near).square().sum(2)
-    return (q[:,None]*near).sum(2)/(q.norm(dim=1)[:,None]*near.norm(dim=2)).clamp_min(1e-100)
+    return (q[:,None]*near).sum(2)/(q.norm(dim=1)[:,None]*lengths).clamp_min(1e-100)
 
 def _order(s, i, k, spherical):
     "The first `k` of each row by similarity (float64, q m), ties by index."
@@ -242,7 +248,8 @@ def _order(s, i, k, spherical):
 
 def _exact(q, x, i, k, spherical):
     "Weigh the candidates `i` (q m) again and keep the first `k`."
-    parts = [_order(_weigh(a.double(), x[b].double(), spherical), b, k, spherical) for a, b in zip(q.split(64), i.split(64))]
+    lengths, block = _lengths(x, spherical), max(1, min(64, 2**24//(i.shape[1]*x.shape[1])))
+    parts = [_order(_weigh(a.double(), x[b].double(), lengths[b], spherical), b, k, spherical) for a, b in zip(q.split(block), i.split(block))]
     return tuple(torch.cat(part) for part in zip(*parts))
 
 # %% ../nbs/04_targets.ipynb #fdd5ee51
@@ -292,7 +299,7 @@ def _rough_bf16(q, x, k, m, itself, spherical, block):
     return tuple(torch.cat(part) for part in zip(*found))
 
 # %% ../nbs/04_targets.ipynb #3d48c588
-TIGHT = .2 # Largest share of unsure queries with which rough products in bf16 go on
+TIGHT = .15 # Largest share of unsure queries with which rough products in bf16 go on
 
 @cache
 def bf16_pays()->bool:
@@ -308,15 +315,16 @@ def bf16_pays()->bool:
 # %% ../nbs/04_targets.ipynb #f2fb85a2
 def _whole(q, x, k, itself, spherical):
     "Exact answers with every row as a candidate, except the query's own row `itself`."
-    found, every, (few, twin) = [], torch.arange(len(x), device=x.device), x.unique(dim=0, return_inverse=True)
+    found, every, lengths, (few, twin) = [], torch.arange(len(x), device=x.device), _lengths(x, spherical), x.unique(dim=0, return_inverse=True)
     few = _moved(few.double(), 0., 1., True) if spherical else few.double()
     for at, rows in zip(range(0, len(q), 64), q.double().split(64)):
         s = (_moved(rows, 0., 1., True) @ few.T if spherical else -torch.cdist(rows, few, compute_mode="donot_use_mm_for_euclid_dist").square())[:,twin]
         if itself is not None: s.scatter_(1, itself[at:at+64,None], -inf)
-        i = _order(s, every.expand(len(rows), -1), k, spherical)[1]
-        found.append((_weigh(rows, x[i].double(), spherical), i))
-    return tuple(torch.cat(part) for part in zip(*found))
+        found.append(_order(s, every.expand(len(rows), -1), k, spherical)[1])
+    i, block = torch.cat(found), max(1, min(64, 2**24//(k*x.shape[1])))
+    return torch.cat([_weigh(a.double(), x[b].double(), lengths[b], spherical) for a, b in zip(q.split(block), i.split(block))]), i
 
+# %% ../nbs/04_targets.ipynb #8f28de9e
 def _search(engine, q, x, asked, rows, k, itself, middle, scale, spherical, block):
     "Exact answers from the candidates of one engine; the queries that it leaves in doubt go on to the next."
     if engine is None: return _whole(asked, rows, k, itself, spherical)
@@ -360,6 +368,7 @@ def knn(
     if engine == "bf16" and not spherical: raise ValueError("engine='bf16': compares directions only, so spherical must be True")
     if asked.device != rows.device: raise ValueError(f"queries: on {asked.device}; must lie beside the features, on {rows.device}")
     x, middle, scale = _ready(rows, spherical)
+    if not len(asked): return x.new_zeros(0, k), torch.zeros(0, k, dtype=torch.long, device=x.device)
     q, itself = x if own else _moved(asked, middle, scale, spherical), torch.arange(len(rows), device=rows.device) if own else None
     s, i = _search(engine, q, x, asked, rows, k, itself, middle, scale, spherical, block)
     return s.float(), i
@@ -390,15 +399,15 @@ def rank_radius(
 @jaxtyped(typechecker=beartype)
 def union_sizes(
     neighbours:Int[Tensor, "n t"], # List of each row; for UNIC the row itself is in it
-    block:int=4096 # Rows at a time; each needs `t` times `t` numbers
+    block:int=4096 # Rows at a time; each needs `t` times `t` numbers, so fewer where `t` is large
 )->Int[Tensor, " n"]: # From 1 to `t` times `t`; at least `t` where no list names a row twice
     "Number of distinct rows in the lists of the members of each list."
     n, t = neighbours.shape
     if not t: raise ValueError(f"neighbours: shape {n, t}; every row must have a list")
     if n and not 0 <= neighbours.min() <= neighbours.max() < n:
         raise ValueError(f"neighbours: run from {neighbours.min()} to {neighbours.max()}; must stay in 0..{n - 1}")
-    counts, short = [], neighbours.int() if n < 2**31 else neighbours # half the bytes to sort
-    for rows in neighbours.split(block):
+    counts, short, neighbours = [], neighbours.int() if n < 2**31 else neighbours, neighbours.long() # half the bytes to sort
+    for rows in neighbours.split(max(1, min(block, 2**26//t**2))):
         second = short[rows].flatten(1).sort(1).values
         counts.append(1 + (second[:,1:] != second[:,:-1]).sum(1))
     return torch.cat(counts)
