@@ -1,4 +1,4 @@
-"""G1, G2, G7 to G10 and G12 on a GPU, the most valuable first; each part writes its result as soon as it has one, so that it may be cut off.
+"""G1, G2, G7 to G10, G12 and G17 on a GPU, the most valuable first; each part writes its result as soon as it has one, so that it may be cut off.
 
     python bench/gpu.py             # needs CUDA
     python bench/gpu.py --toy       # the same at a small size on any device: a rehearsal
@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 import torch
+import trunk
 from clusterlab import fit, targets, views
 from clusterlab.methods.byol import BYOL
 from clusterlab.methods.connr import ConNR
@@ -98,6 +99,21 @@ def kmeans_part(started):
          rows=against({ours: values}, ours), limit=.02, checks={})
 
 
+def trunk_part(started):
+    "G17: UNIC on a ViT-B/16 with random weights, bf16; what the frozen trunk says is kept, or asked again."
+    name, side, n, batch, windows, each = ("test_vit", 32, 64, 8, 2, 2) if toy() else ("vit_base_patch16_224", 224, 2048, 128, 7, 10)
+    images = torch.randint(256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    methods = trunk.rivals(images, name, side, "bf16")
+    steps = {label: trunk.stepper(method, images, batch, "bf16") for label,method in methods.items()}
+    lookers = {label: trunk.looker(method, images) for label,method in methods.items()}
+    for one in (*lookers.values(), *steps.values()): seconds(one, 2)
+    looks = {label: seconds(look, 2) for label,look in lookers.items()}
+    turns = [{label: seconds(one, each) for label,one in steps.items()} for _ in range(windows)]
+    save("gpu_trunk", started, goal="G17", what=f"one step of UNIC, {name}, last block tuned, batch {batch} ({3*batch} views), bf16", data="random weights and pixels", ours=trunk.OURS,
+         rows=against({label: [turn[label] for turn in turns] for label in steps}, trunk.OURS), must={trunk.OTHER: 2.8}, stretch={trunk.OTHER: 3.5},
+         checks={"a look at all images, times as fast": round(looks[trunk.OTHER]/looks[trunk.OURS], 2), "kept of an image, its view and the plain one, MB": round(methods[trunk.OURS].kept_bytes/n/1e6, 2)})
+
+
 def save(name, started, **told):
     "One part's result, as soon as it is there."
     report(name, started, toy(), device=DEVICE, **told)
@@ -106,7 +122,7 @@ def save(name, started, **told):
 def main():
     if DEVICE == "cpu" and not toy(): sys.exit("bench/gpu.py needs a GPU; --toy rehearses it without")
     torch.manual_seed(0)
-    for part in (step_part, knn_part, kmeans_part): part(time.monotonic())
+    for part in (step_part, knn_part, kmeans_part, trunk_part): part(time.monotonic())
 
 
 if __name__ == "__main__": main()

@@ -148,7 +148,7 @@ def configure(
     dataset:str, # Name of a data set
     budget:str, # A name of `budget_names`
     **changes # What the caller sets; None means: as the budget says
-)->dict: # A value for every option of the method
+)->dict: # A value for every option of the method, those that came later only where they are used
     "The complete flat configuration of a run."
     known("budget", budget, budget_names())
     layers = budgets()
@@ -158,7 +158,8 @@ def configure(
     config |= {n: checked(method, n, v) for n,v in changes.items() if v is not None}
     if config.get("weights"): config["pretext"] = "" # weights from elsewhere need no run of ours
     if "epochs" in config: config["stop"] = config["epochs"] if config["stop"] in (None, -1) else config["stop"] # -1: where a budget stops before the end, and a page does not want that
-    return config
+    unused = {n for n in getattr(method_class(method), "later", ()) if config[n] == options(method)[n][1]}
+    return {n: v for n,v in config.items() if n not in unused}
 
 # %% ../nbs/09_reproduce.ipynb #05bae82b
 def parse_setting(

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['neighbour_lists', 'clean', 'far_enough', 'below', 'far_ones', 'attract', 'repel', 'pair_terms', 'UNIC',
-           'check_ranges', 'fitted_recipe', 'last_part', 'class_blocks', 'same_class', 'other_class', 'cleaning_curve',
-           'same_by_rank']
+           'check_ranges', 'fitted_recipe', 'last_part', 'class_blocks', 'same_class', 'other_class', 'halves',
+           'memory_of', 'cleaning_curve', 'same_by_rank']
 
 # %% ../../nbs/methods/unic.ipynb #a70a60b1
+import os
 import torch
 import torch.nn.functional as F
 from beartype import beartype
@@ -15,12 +16,12 @@ from ..losses import agreement, mean_entropy, nt_xent
 from .features import Features
 from ..metrics import accuracy
 from ..targets import kmeans, knn, rank_radius, union_sizes
-from ..views import plain_views, random_views
+from ..views import draw, make_views, plain_views, random_views, send
 from dataclasses import replace
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from jaxtyping import Bool, Float, Int, jaxtyped
-from math import ceil
+from math import ceil, prod
 from torch import Tensor, nn
 
 # %% ../../nbs/methods/unic.ipynb #39065aba
@@ -122,6 +123,7 @@ def pair_terms(
 class UNIC(Features):
     "A classifier on a tuned backbone that learns from cleaned near and from far neighbours, and from labels where there are some."
     learns = True
+    later = ("fixed_views", "fixed_precision") # came after the first records: at their defaults they are no part of the name of a run
     defaults = dict(pretext="byol", epochs=100, batch=128, lr=1e-4, optimizer="adam", schedule="cosine", warmup=0., weight_decay=0.)
     def __init__(self,
         facts:dict, # Of the images: n, channels, size, mean, std (see `ImageSet.describe`)
@@ -148,6 +150,8 @@ class UNIC(Features):
         freeze:str="last", # What stays as it is: none of the backbone, all before its last block or stage (last), or all
         w_con:float=0., # Weight of an extra contrastive term between two views (Table 3 and A.9: 5)
         con_tau:float=.07, # Its temperature
+        fixed_views:int=0, # Views of an image, drawn once, whose way through the frozen part is kept in memory; 0: new random views at every step, nothing is kept
+        fixed_precision:str="fp32", # What is kept as: fp32, or bf16 in half of the memory
         old:int=0, # Classes that some labels are known of; 0: none, plain clustering
         known:float=.5, # Share of the images of those classes whose labels are known
         pos_labelled:str="labelled", # Positives of labelled images: labelled (all of the same class) or mined
@@ -170,14 +174,16 @@ def check_ranges(n, k, o):
     if not 1 <= o["tau1"] < o["tau2"]: raise ValueError(f"tau1 is {o['tau1']}, but must lie from 1 to below tau2, {o['tau2']}")
     if not o["tau2"] < n: raise ValueError(f"tau2 is {o['tau2']}, but must be below the number of images, {n}: choose a rank beyond the size of a class, about {n//k}")
     if o["tau1"] == 1 and not o["self_positive"]: raise ValueError("tau1 is 1, but then the only positive of an image is itself: self_positive must be True")
-    for name in "w_pos w_neg w_ent w_con eta old".split():
+    for name in "w_pos w_neg w_ent w_con eta old fixed_views".split():
         if not o[name] >= 0: raise ValueError(f"{name} is {o[name]}, but must be at least 0")
     for name in "eta_quantile known alpha".split():
         if not 0 <= o[name] <= 1: raise ValueError(f"{name} is {o[name]}, but must lie from 0 to 1")
     if not o["con_tau"] > 0: raise ValueError(f"con_tau is {o['con_tau']}, but must be above 0")
     if o["head_hidden"] < 1: raise ValueError(f"head_hidden is {o['head_hidden']}, but must be at least 1")
+    if o["fixed_views"] and o["freeze"] == "none": raise ValueError(f"fixed_views is {o['fixed_views']}, but freeze is 'none': where nothing is frozen nothing can be kept; choose freeze last or all")
+    if o["fixed_views"] == 1 and o["w_con"]: raise ValueError(f"fixed_views is 1, but w_con is {o['w_con']}: the contrastive term needs two views of an image")
     if o["old"] > k: raise ValueError(f"old is {o['old']}, but must be at most k, {k}: k counts the old and the new classes")
-    choices = dict(negatives="mined random none", entropy="max literal", entropy_over="anchors all", head="mlp fc sa", freeze="none last all",
+    choices = dict(negatives="mined random none", entropy="max literal", entropy_over="anchors all", head="mlp fc sa", freeze="none last all", fixed_precision="fp32 bf16",
                    pos_labelled="labelled mined", neg_labelled="mined labelled")
     for name,words in choices.items():
         if o[name] not in words.split(): raise ValueError(f"{name} is '{o[name]}', but must be one of {', '.join(words.split())}")
@@ -213,6 +219,8 @@ def build(self:UNIC, n, head, hidden): # Images; kind of classifier; its hidden 
     self.register_buffer("told", torch.full((n,), -1))
     self.register_buffer("memory", torch.zeros(far, d))
     self.register_buffer("radius", torch.zeros(far, dtype=torch.float64))
+    self.picked = self.mark = None
+    if self.fixed_views: self.register_buffer("chance", torch.randint(2**31, ())); self.cut = self.check_cut()
 
 def last_part(
     trunk:nn.Module # Backbone
@@ -280,7 +288,8 @@ def pick(self:UNIC, index, dice): # Positions of the anchors in the data set; ch
     "Anchors, positives and, unless there are none, negatives: positions of all images of a step."
     i = index.to(self.lists.device)
     parts = [i, self.positives(i, dice)]
-    return torch.cat(parts + [self.strangers(i, dice)] if self.negatives != "none" else parts)
+    self.picked = torch.cat(parts + [self.strangers(i, dice)] if self.negatives != "none" else parts)
+    return self.picked
 
 # %% ../../nbs/methods/unic.ipynb #28068e27
 @jaxtyped(typechecker=beartype)
@@ -335,14 +344,19 @@ def know(self:UNIC, labels): # int64, one for each image; -1: unknown
 def views(self:UNIC, images, dice): # uint8, anchors first; the generator of this epoch
     "A view of every image, and a second one of the anchors where the contrastive term is in use."
     anchors = len(images)//(2 if self.negatives == "none" else 3)
+    if self.fixed_views: return self.fixed(images, anchors, dice)
     return random_views(images, self.recipe, dice), random_views(images[:anchors], self.recipe, dice) if self.w_con else None
 
 @patch
 def seen(self:UNIC, x): # Normalised views, b c s s
     "Features, and beside them what the layer over the tokens says, if there is one."
-    if self.block is None: return self.trunk(x)
-    tokens = self.trunk.forward_features(x)
-    return torch.cat([self.trunk.forward_head(tokens), self.block(tokens)[:,0]], 1)
+    return self.trunk(x) if self.block is None else self.read(self.trunk.forward_features(x))
+
+@patch
+def read(self:UNIC, tokens): # b t d, as the trunk leaves them
+    "Features from tokens."
+    f = self.trunk.forward_head(tokens)
+    return f if self.block is None else torch.cat([f, self.block(tokens)[:,0]], 1)
 
 @patch
 def logits(self:UNIC, f): # From `seen`
@@ -353,23 +367,132 @@ def logits(self:UNIC, f): # From `seen`
 @patch
 def loss(self:UNIC, views, index): # From `views`; positions of the anchors
     "The weighted terms of Eq. 9."
-    x, second = views
-    f = self.seen(x)
+    (x, second), seen = views, self.late if self.fixed_views else self.seen
+    f = seen(x)
     terms = pair_terms(self.logits(f).softmax(1), len(index), (self.w_pos, self.w_neg, self.w_ent), self.entropy == "literal", self.entropy_over)
     if second is None: return terms
-    a, b = (self.project(g[:,:self.trunk.width]) for g in (f[:len(index)], self.seen(second)))
+    a, b = (self.project(g[:,:self.trunk.width]) for g in (f[:len(index)], seen(second)))
     return terms | {"con": self.w_con*nt_xent(a.float(), b.float(), self.con_tau)}
 
 # %% ../../nbs/methods/unic.ipynb #62467bb3
 @patch
 def embed(self:UNIC, images): # uint8, b c h w
     "Features of plain images, b x width, of any length; twice as wide with the head sa."
-    return self.seen(plain_views(images, self.recipe))
+    return self.late(self.plain_tokens(images)) if self.fixed_views else self.seen(plain_views(images, self.recipe))
 
 @patch
 def assign(self:UNIC, features): # n x width
     "The cluster that the classifier finds most likely."
     return torch.cat([self.logits(part).argmax(1) for part in features.split(4096)])
+
+# %% ../../nbs/methods/unic.ipynb #ad1039b3
+def halves(
+    trunk:nn.Module # Backbone
+)->tuple: # Two functions: views to what the last part takes, and that to features, for a ViT to tokens
+    "A backbone, cut before its last block or stage."
+    last = last_part(trunk)
+    def tokens(x): return trunk.blocks[:-1](trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(x)))))
+    if hasattr(trunk, "blocks"): return tokens, lambda t: trunk.norm(last(t))
+    parts = [*trunk.children()]
+    at = next(i for i,part in enumerate(parts) if part is last)
+    return nn.Sequential(*parts[:at]), nn.Sequential(*parts[at:], nn.Flatten())
+
+@patch
+def early(self:UNIC, x): # Normalised views, b c s s
+    "What the frozen part says."
+    part = halves(self.trunk)[0] if self.freeze == "last" else self.trunk if self.block is None else self.trunk.forward_features
+    with torch.no_grad(): return part(x)
+
+@patch
+def late(self:UNIC, t): # From `early`
+    "What `seen` says of the same views."
+    if self.freeze == "last": t = halves(self.trunk)[1](t)
+    return t if t.ndim == 2 else self.read(t)
+
+# %% ../../nbs/methods/unic.ipynb #fb364df5
+@patch
+def check_cut(self:UNIC)->tuple: # Shape of what is kept of a view
+    "`ValueError` if the two halves of the trunk are not the whole."
+    c, s = len(self.recipe.mean), self.recipe.size
+    x = torch.linspace(-2, 2, c*s*s).view(1, c, s, s)
+    self.eval()
+    try: kept, whole = self.early(x), self.seen(x); fine = torch.allclose(self.late(kept), whole, rtol=1e-3, atol=1e-4)
+    except (AttributeError, RuntimeError, TypeError): fine = False
+    self.train()
+    if not fine: raise ValueError(f"fixed_views is {self.fixed_views}, but {type(self.trunk).__name__} is not the sum of its parts as we know them: nothing can be kept of it, fixed_views must be 0")
+    return tuple(kept.shape[1:])
+
+# %% ../../nbs/methods/unic.ipynb #1fa72099
+def memory_of(
+    device:torch.device # Where something shall be kept
+)->int: # Bytes
+    "What is left on a GPU; elsewhere what the machine has."
+    if device.type != "cuda": return os.sysconf("SC_PAGE_SIZE")*os.sysconf("SC_PHYS_PAGES")
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+@patch(as_prop=True)
+def kept_kind(self:UNIC)->torch.dtype: return torch.bfloat16 if self.fixed_precision == "bf16" else torch.float32
+
+@patch(as_prop=True)
+def kept_bytes(self:UNIC)->int:
+    "Memory for what the frozen part says of all images: each of the fixed views, and the plain one."
+    return len(self.lists)*(self.fixed_views + 1)*prod(self.cut)*self.kept_kind.itemsize
+
+@patch
+def keep(self:UNIC, device): # Of the images
+    "Begin to keep, and begin anew if the frozen part or the device is another than it was; `ValueError` if there is no room."
+    mark = device, *(p._version for p in self.trunk.parameters() if not p.requires_grad)
+    if self.mark == mark: return
+    self.tokens, self.drawn, self.have, self.left, self.plain = None, None, None, 1, {}
+    has, need = memory_of(device), self.kept_bytes
+    if need > has: raise ValueError(f"fixed_views is {self.fixed_views}: {need/1e9:.3g} GB are needed to keep these views of {len(self.lists)} images and the plain one in {self.fixed_precision}, but {device} has {has/1e9:.3g} GB")
+    self.mark = mark
+
+# %% ../../nbs/methods/unic.ipynb #c2665c82
+@patch
+def fixed(self:UNIC, images, anchors, dice): # uint8, those of the last `pick`; how many of them are anchors; chance
+    "As `views`, one of the fixed views each, as what the frozen part says about it; the second one of an anchor is another one."
+    i, v = self.picked, self.fixed_views
+    if i is None or len(i) != len(images): raise ValueError(f"{len(images)} images, but pick chose {0 if i is None else len(i)}: fixed views are known by the positions of the last pick")
+    first = below(len(i), v, dice).to(i.device)
+    x = self.recall(images, i*v + first)
+    if not self.w_con: return x, None
+    other = (first[:anchors] + 1 + below(anchors, v - 1, dice).to(i.device)) % v
+    return x, self.recall(images[:anchors], i[:anchors]*v + other)
+
+@patch
+def recall(self:UNIC, images, rows): # uint8; for each its position times `fixed_views` plus the number of the view
+    "What the frozen part says about fixed views, in 32 bits."
+    self.keep(images.device)
+    if self.left: self.fill(images, rows)
+    return self.tokens[rows].float()
+
+@patch
+def fill(self:UNIC, images, rows): # As `recall`
+    "Make what is not kept yet."
+    n = len(self.lists)*self.fixed_views
+    if self.tokens is None:
+        self.tokens, self.have = torch.empty(n, *self.cut, dtype=self.kept_kind, device=rows.device), torch.zeros(n, dtype=torch.bool, device=rows.device)
+        self.drawn = send(draw(self.recipe, n, *images.shape[2:], torch.Generator().manual_seed(self.chance.item())), rows.device)
+    missing, where = rows[~self.have[rows]].unique(return_inverse=True) # an image may come twice in a step
+    new = missing.scatter(0, where, (~self.have[rows]).nonzero()[:,0])
+    for at in range(0, len(new), 64):
+        part = new[at:at + 64]
+        x = make_views(images[part], self.recipe, {name: p[rows[part]] for name,p in self.drawn.items()})
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.fixed_precision == "bf16"): self.tokens[rows[part]] = self.early(x).to(self.kept_kind)
+    self.have[missing] = True
+    self.left = n - self.have.sum().item()
+
+# %% ../../nbs/methods/unic.ipynb #c70380ec
+@patch
+def plain_tokens(self:UNIC, images): # uint8, b c h w
+    "What the frozen part says about plain images, kept the first time that they are seen."
+    self.keep(images.device)
+    key = images.data_ptr(), images._version, images.shape, images.stride()
+    if key in self.plain: return self.plain[key][1].float()
+    tokens = self.early(plain_views(images, self.recipe))
+    if sum(len(seen) for seen,_ in self.plain.values()) + len(images) <= len(self.lists): self.plain[key] = images, tokens.to(self.kept_kind)
+    return tokens
 
 # %% ../../nbs/methods/unic.ipynb #32349fcb
 @patch
