@@ -4,6 +4,7 @@
 """
 import json
 from pathlib import Path
+from statistics import median
 from rivals import RESULTS
 
 HEAD = """# Speed
@@ -48,14 +49,52 @@ def grown(told):
     return [f"| {name} | {' '.join(f'{x:,}' for x in found['x'])} | {' '.join(f'{t:.3g}' for t in found['seconds'])} | {found['exponent']:g} |" for name,found in told.get("growth", {}).items()]
 
 
-def page():
+def spread(values, shown):
+    "The middle of some values, and in brackets the lowest and the highest."
+    return shown(median(values)) + (f" ({shown(min(values))} to {shown(max(values))})" if len(values) > 1 else "")
+
+
+def raced(told):
+    "A line for each level of a speedrun that has a run: all its seeds, those that missed it too."
+    for level in told["levels"].values():
+        done, goal = list(level["runs"].values()), level.get("must", level.get("stretch"))
+        if not done: continue
+        reached, crossed, least = [run for run in done if run["reached"]], [run["first"]["seconds"]/60 for run in done if run["first"]], len(told["made"]["seeds"])
+        minutes, epochs = [run["seconds"]/60 for run in done], sorted({run["epochs"] for run in done})
+        fine = len(reached) == len(done) and max(minutes) <= (goal or 0)
+        said = "" if goal is None else f"open, {len(done)} of {least} seeds" if len(done) < least else ("stretch met" if "stretch" in level else "met") if fine else "**not met**"
+        yield [told["made"]["what"], f"{level['acc']:g}", " or ".join(map(str, epochs)), spread([run["acc"] for run in done], "{:.4f}".format), f"{len(reached)} of {len(done)}", spread(minutes, "{:.2f}".format),
+               f"{spread(crossed, '{:.2f}'.format)}, {len(crossed)} of {len(done)}" if crossed else "never", "" if goal is None else f"{goal:g} min", said]
+
+
+RACE = """
+## Time to an accuracy
+
+G19, by `clusterlab bench speedrun`. A run has reached a level if its last epoch is at or above it; the first crossing on the way is told beside it and is no result, for only labels can see it. Minutes on the clock: the median of all seeds that have run, in brackets the
+fastest and the slowest. The clock runs from just before the process is started, with imports, reading and the warm-up, to the look at all images after the last epoch.
+
+| recipe | ACC | epochs | ACC of the last epoch | reached | minutes to the last epoch | first crossing, minutes | goal | verdict |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def races(results):
+    "The section about speedruns, or nothing where there is none; a rehearsal is none."
+    shown = [told for told in results if told["made"]["budget"] != "smoke"]
+    lines = ["| " + " | ".join(cells) + " |" for told in shown for cells in raced(told)]
+    where = sorted({f"{run['receipt']['device']}, torch {run['receipt']['versions']['torch']}" for told in shown for level in told["levels"].values() for run in level["runs"].values()})
+    return RACE + "\n".join(lines) + f"\n\nDevice: {'; '.join(where)}.\n" if lines else ""
+
+
+def page(folder=RESULTS):
     "The whole page."
-    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    everything = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    results = [told for told in everything if "levels" not in told]
     lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
     lines += ["| " + " | ".join(cells) + " |" for told in results for cells in compared(told)]
     devices = sorted({f"{told['receipt']['device']}, torch {told['receipt']['versions']['torch']}" for told in results})
     growth = ["| what | sizes | CPU seconds | exponent |", "| --- | --- | --- | --- |", *(line for told in results for line in grown(told))]
-    return HEAD + "\n".join(lines) + "\n\n## How cost grows\n\nExponent 1: twice the size takes twice as long; 2: four times.\n\n" + "\n".join(growth) + "\n\n## Checked beside the time\n\n" + "\n".join(line for told in results for line in checks(told)) + f"\n\nDevice: {'; '.join(devices)}.\n"
+    return HEAD + "\n".join(lines) + "\n\n## How cost grows\n\nExponent 1: twice the size takes twice as long; 2: four times.\n\n" + "\n".join(growth) + "\n\n## Checked beside the time\n\n" + "\n".join(line for told in results for line in checks(told)) + f"\n\nDevice: {'; '.join(devices)}.\n" + races([told for told in everything if "levels" in told])
 
 
 def main():

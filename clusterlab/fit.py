@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUESTIONS', 'OPTIMIZERS', 'check_method', 'learning_rate', 'dice_for', 'batches', 'optimizer_for', 'step',
-           'embed_all', 'save_checkpoint', 'read_checkpoint', 'load_state', 'Diverged', 'check_terms', 'train_epoch',
-           'look', 'fit', 'check_plan', 'begin', 'CutOff', 'run_epochs']
+           'embed_all', 'save_checkpoint', 'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Diverged',
+           'check_terms', 'train_epoch', 'look', 'fit', 'check_plan', 'begin', 'CutOff', 'run_epochs']
 
 # %% ../nbs/06_fit.ipynb #0a9d8232
 import json
@@ -131,6 +131,24 @@ def read_checkpoint(
             facts = f.metadata() or {}
             return {name: f.get_tensor(name) for name in f.keys()}, int(facts["epoch"]), json.loads(facts["history"])
     except Exception as why: raise ValueError(f"{path} is not a checkpoint of this loop: {why}") from why
+
+# %% ../nbs/06_fit.ipynb #febd9eaa
+def trace(
+    checkpoint, # Its file, which need not be there yet
+    **row # What to write down
+):
+    "Add a line to the trace of a checkpoint, with the time of day in seconds as `time.time` counts them."
+    path = Path(checkpoint).with_suffix(".jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as f: f.write(json.dumps({"at": round(time.time(), 3), **row}) + "\n")
+
+def read_trace(
+    checkpoint # Its file
+)->list: # One dictionary a line; nothing where there is no trace
+    "The trace of a checkpoint; `ValueError` naming the file if it is damaged."
+    path = Path(checkpoint).with_suffix(".jsonl")
+    try: return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except ValueError as why: raise ValueError(f"{path} is not a trace of this loop: {why}") from None
 
 # %% ../nbs/06_fit.ipynb #e375981f
 def load_state(
@@ -293,6 +311,7 @@ def run_epochs(method, images, optimizer, epochs, plan, history, evaluate, check
         last = epoch + 1 == plan["stop"]
         said = look(method, images, epoch + 1, evaluate) if last or (epoch + 1) % plan["every"] == 0 else {}
         history.append({"epoch": epoch + 1, "loss": sum(terms.values()), **terms, **said})
+        if checkpoint: trace(checkpoint, **history[-1])
         epochs.set_postfix({k: f"{v:.3f}" for k,v in history[-1].items() if k != "epoch" and v is not None})
         late = bool(checkpoint) and time.time() > until
         if checkpoint and (last or late or time.monotonic() - saved > save_s):

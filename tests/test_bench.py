@@ -1,10 +1,14 @@
 """The benchmarks run, and the page of speeds says what they found."""
 import json
+import re
 import runpy
+import shutil
 import sys
+from types import SimpleNamespace
 import pytest
 import torch
-from conftest import ROOT
+from clusterlab import runs, speedrun
+from conftest import ROOT, command, records, start
 
 BENCH, RESULTS = ROOT/"bench", ROOT/"bench"/"results"
 SCRIPTS = sorted(path.stem for path in BENCH.glob("*.py") if path.stem not in ("rivals", "speed"))
@@ -44,3 +48,69 @@ def test_exact():
     assert min(knn["same neighbour in the same place"].values()) > .9999
     assert kmeans["objective over that of scikit-learn"]["clusterlab, all restarts at once"] < 1.001
     assert set(unions.values()) == {0}
+
+
+# The speedrun
+
+@pytest.fixture(scope="module")
+def toy_race(tmp_path_factory):
+    "A toy speedrun from the command line, cut off in its second level and taken up again; its folder, its result, what it said."
+    folder = tmp_path_factory.mktemp("race")
+    def go(*words): return command("bench", "speedrun", "--recipe", "toy", "--runs-root", folder/"runs", "--out", folder, *words)
+    first = go("--level", "0.15")
+    late = next(lap for lap in speedrun.laps(speedrun.recipes()["toy"], folder/"runs"/"toy") if lap.level == .999)
+    speedrun.race(late, until=1.) # a time of day long ago: it ends with its first epoch
+    cut = runs.standing(late.run.before.path)[0]
+    return SimpleNamespace(folder=folder, first=first, cut=cut, second=go(), told=json.loads((folder/"speedrun_toy.json").read_text()), laps=speedrun.laps(speedrun.recipes()["toy"], folder/"runs"/"toy"))
+
+
+def test_speedrun(toy_race):
+    "Both levels are run, each from nothing; what was done is not done again, what was cut off goes on, and all its processes count."
+    assert (toy_race.first.code, toy_race.second.code, toy_race.cut) == (0, 0, "cut off")
+    low, high = (toy_race.told["levels"][acc]["runs"]["0"] for acc in ("0.15", "0.999"))
+    assert (low["reached"], low["processes"], high["reached"], high["processes"], high["first"]) == (True, 1, False, 2, None)
+    assert toy_race.first.out.splitlines()[0] == toy_race.second.out.splitlines()[0]
+    for lap,run in zip(toy_race.laps, (low, high)):
+        record = runs.read_record(lap.run.path)
+        assert runs.short(run["acc"]) == record["scores"]["acc"] and run["id"] == record["id"] and run["epochs"] == record["history"]["epoch"][-1] == run["curve"]["epoch"][-1]
+        assert run["curve"]["acc"] == record["history"]["acc"][1:] and run["curve"]["seconds"] == sorted(run["curve"]["seconds"])
+        assert record["receipt"]["seconds"] > 0 and abs(run["curve"]["seconds"][-1] - run["seconds"]) < .02
+
+
+def test_speedrun_is_an_ordinary_run(toy_race, tmp_path):
+    "The same run by hand ends with the same scores: the clock, and being cut off, change nothing."
+    lap = toy_race.laps[1]
+    words = [str(tmp_path) if word == str(lap.run.root) else word for word in lap.words]
+    assert command(*words).code == 0
+    by_hand, ours = (next(r for r in records(root).values() if r["spec"]["method"] == "pipcdr") for root in (tmp_path, lap.run.root))
+    assert by_hand == ours
+
+
+def test_speedrun_refuses(tmp_path):
+    "What is not there is named, with what is; and nobody waits for CIFAR-10 on a CPU by mistake."
+    for words,why in ((["sprint"], "is not one of speedrun"), (["speedrun", "--recipe", "cifar"], "did you mean 'cifar10'"), (["speedrun", "--recipe", "toy", "--level", ".5"], "0.15, 0.999"), (["speedrun", "--recipe", "toy", "--seeds", "0"], "at least 1")):
+        done = command("bench", *words, "--out", tmp_path)
+        assert done.code == 2 and why in done.err, done.err
+    if not torch.cuda.is_available(): assert re.search(r"at least [\d,]+ hours\. `--recipe digits`", command("bench", "speedrun", "--out", tmp_path).err)
+    assert not list(tmp_path.iterdir())
+    said = command("--help").out, start(sys.executable, "-c", "from clusterlab.cli import main; main()", "bench", "--help").communicate()[0]
+    assert "bench " in said[0] and all(word in said[1] for word in ("--recipe", "--minutes", "--dry_run", "stand-in"))
+
+
+def test_speedrun_page(toy_race, tmp_path, monkeypatch):
+    "The page says what a result holds, seeds that missed a level too; a rehearsal is not on it, and without a result there is no section."
+    monkeypatch.syspath_prepend(str(BENCH))
+    speed = runpy.run_path(str(BENCH/"speed.py"))
+    shutil.copy(toy_race.folder/"speedrun_toy.json", tmp_path)
+    assert speed["page"](tmp_path).endswith("Device: .\n") and "G19" not in speed["page"](tmp_path)
+    told = toy_race.told | {"made": toy_race.told["made"] | {"budget": "laptop", "what": "made up", "seeds": [0, 1]}}
+    run = told["levels"]["0.15"]["runs"]["0"]
+    told["levels"]["0.15"] |= {"must": 1., "runs": {"0": run | {"acc": .2, "seconds": 30., "first": {"epoch": 1, "seconds": 6., "acc": .3}}, "1": run | {"acc": .3, "seconds": 54., "first": {"epoch": 2, "seconds": 12., "acc": .3}}}}
+    told["levels"]["0.999"] |= {"stretch": 1.}
+    speedrun.write(tmp_path/"speedrun_made.json", told)
+    page = speed["page"](tmp_path)
+    assert "| made up | 0.15 | 2 | 0.2500 (0.2000 to 0.3000) | 2 of 2 | 0.70 (0.50 to 0.90) | 0.15 (0.10 to 0.20), 2 of 2 | 1 min | met |" in page
+    assert re.search(r"\| made up \| 0.999 \| 4 \| 0\.\d{4} \| 0 of 1 \| [\d.]+ \| never \| 1 min \| open, 1 of 2 seeds \|", page)
+    told["levels"]["0.15"]["runs"]["1"] |= {"reached": False}
+    speedrun.write(tmp_path/"speedrun_made.json", told)
+    assert "| 1 of 2 | 0.70 (0.50 to 0.90) |" in speed["page"](tmp_path) and "| 1 min | **not met** |" in speed["page"](tmp_path)
