@@ -155,7 +155,6 @@ def apart(method, batch):
     return abs(mine - constant - theirs).item()
 
 
-
 # Contests
 
 SAME = "on a processor the products of a large network, which are the same for all, take nearly all of the time"
@@ -163,7 +162,7 @@ SAME = "on a processor the products of a large network, which are the same for a
 
 def told(goal, net, batch, images, rivals, must, checks):
     "What a report says of a contest, ours first among the rivals; `must` holds two goals for a rival, which were set for a GPU."
-    network, how = {"small": "small network"}.get(net, "ResNet-18"), "bf16 for ours and the tuned, 32 bits for the other" if images.is_cuda else "one thread for all"
+    network, how = {"small": "small network"}.get(net, "ResNet-18"), "bf16 for ours and the tuned, float32 (TF32 where torch allows it) for the other, seconds on the clock" if images.is_cuda else "one thread for all"
     must = must if images.is_cuda else {}
     return dict(goal=goal, what=f"one training step with its views, {network} at 32 pixels, batch {batch}, {how}", data="random pixels", ours=next(iter(rivals)),
                 must={name: least for name,(least,_) in must.items()}, stretch={name: more for name,(_,more) in must.items()}, checks=checks,
@@ -174,10 +173,10 @@ def against_lightly(images, batch, net, hidden, workers, best):
     "G3: a contest of BYOL, as what a report says and the steps by name; None without lightly. Workers of the data loader as documented, and the best number of them."
     if not peer("lightly"): return None
     name = f"lightly {version('lightly')}"
-    rivals = {"clusterlab, BYOL": ours(build(BYOL, images, net, hidden), images, batch),
-              f"{name}, as documented": by_lightly(images, batch, net, hidden, workers, False), f"{name}, tuned": by_lightly(images, batch, net, hidden, best, True)}
+    written, tuned = f"{name}, as documented, its own views", f"{name}, tuned, our views"
+    rivals = {"clusterlab, BYOL": ours(build(BYOL, images, net, hidden), images, batch), written: by_lightly(images, batch, net, hidden, workers, False), tuned: by_lightly(images, batch, net, hidden, best, True)}
     checks = {"processes that make views": dict(zip(rivals, (0, workers, best)))}
-    return told("G3", net, batch, images, rivals, {f"{name}, as documented": (2., 3.)}, checks), rivals
+    return told("G3", net, batch, images, rivals, {written: (2., 3.)}, checks), rivals
 
 
 def against_loop(cls, images, batch, net, hidden, best):
