@@ -1,8 +1,9 @@
-"""G1, G2, G7 to G10, G12 and G17 on a GPU, the most valuable first; each part writes its result as soon as it has one, so that it may be cut off.
+"""G1 to G3, G5, G7 to G10, G12 and G17 on a GPU, the most valuable first; each part writes its result as soon as it has one, so that it may be cut off.
 
     python bench/gpu.py             # needs CUDA
     python bench/gpu.py --toy       # the same at a small size on any device: a rehearsal
 """
+import os
 import random
 import statistics
 import sys
@@ -13,6 +14,8 @@ from clusterlab import fit, targets, views
 from clusterlab.methods.byol import BYOL
 from clusterlab.methods.connr import ConNR
 from clusterlab.methods.pipcdr import PIPCDR
+from clusterlab.methods.propos import ProPos
+from peers import against_lightly, against_loop, by_torchvision, endless
 from knn import made_up
 from rivals import against, report, toy
 
@@ -87,7 +90,7 @@ def knn_part(started):
     x, ours = made_up(n, d).to(DEVICE), "clusterlab, torch"
     timed = {name: [seconds(lambda: targets.knn(x, k, engine=engine), 1) for _ in range(4)][1:] for name,engine in ((ours, "torch"), ("clusterlab, bf16 with a certificate", "bf16"))}
     same = targets.knn(x, k, engine="torch")[1].equal(targets.knn(x, k, engine="bf16")[1])
-    save("gpu_knn", started, goal="G10", what=f"{k} exact neighbours of {n:,} rows of {d} numbers", data="made-up features", ours=ours, rows=against(timed, ours), checks={"both engines agree": same})
+    save("gpu_knn", started, goal="G10", what=f"{k} exact neighbours of {n:,} rows of {d} numbers", data="made-up features", ours=ours, rows=against(timed, ours), own=list(timed), checks={"both engines agree": same})
 
 
 def kmeans_part(started):
@@ -114,6 +117,38 @@ def trunk_part(started):
          checks={"a look at all images, times as fast": round(looks[trunk.OTHER]/looks[trunk.OURS], 2), "kept of an image, its view and the plain one, MB": round(methods[trunk.OURS].kept_bytes/n/1e6, 2)})
 
 
+def turns(ones, windows, each, lead):
+    "Seconds a step of each, a window of each in turn; before it as many steps as its data loader may have kept ready."
+    times, dice = {name: [] for name in ones}, random.Random(0)
+    for _ in range(windows):
+        for name in dice.sample(list(ones), len(ones)):
+            seconds(ones[name], lead)
+            times[name].append(seconds(ones[name], each))
+    return times
+
+
+def quickest(images, batch, counts, each):
+    "The number of workers whose data loader alone is quickest."
+    view = by_torchvision()
+    def alone(workers):
+        loader = endless(images, lambda x: [view(x), view(x)], batch, workers, False)
+        seconds(lambda: next(loader), 2*workers + 1)
+        return seconds(lambda: next(loader), each)
+    return min(counts, key=alone)
+
+
+def peers_part(started):
+    "G3, G5: others with their data loaders against ours, views included."
+    n, batch, windows, each, net, hidden, workers, counts = (64, 16, 2, 1, "small", (64, 64), 1, (1,)) if toy() else (50_000, 256, 5, 40, "resnet18", (1024, 4096), 8, {4, 8, os.cpu_count()})
+    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    best = quickest(images, batch, counts, each)
+    contests = {"gpu_lightly": lambda: against_lightly(images, batch, net, hidden[0], workers, best), **{f"gpu_{cls.__name__.lower()}": lambda cls=cls: against_loop(cls, images, batch, net, hidden[1], best) for cls in (ProPos, ConNR)}}
+    for name,begin in contests.items():
+        if not (found := begin()): continue
+        (told, rivals), lead = found, 2*max(workers, best) + 1
+        save(name, started, rows=against(turns(rivals, windows, each, lead), told["ours"]), **told)
+
+
 def save(name, started, **told):
     "One part's result, as soon as it is there."
     report(name, started, toy(), device=DEVICE, **told)
@@ -122,7 +157,7 @@ def save(name, started, **told):
 def main():
     if DEVICE == "cpu" and not toy(): sys.exit("bench/gpu.py needs a GPU; --toy rehearses it without")
     torch.manual_seed(0)
-    for part in (step_part, knn_part, kmeans_part, trunk_part): part(time.monotonic())
+    for part in (step_part, knn_part, kmeans_part, trunk_part, peers_part): part(time.monotonic())
 
 
 if __name__ == "__main__": main()

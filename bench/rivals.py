@@ -1,15 +1,24 @@
 """Rivals take turns in one process and on one thread, so that they meet the same machine; only the ratios of their CPU seconds count."""
 import json
+import os
 import random
 import statistics
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 from clusterlab import reproduce as desk, runs
 
 RESULTS = Path(__file__).resolve().parent/"results"
+os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "LIGHTLY_DID_VERSION_CHECK": "True"} # Else these two, or older ones of them, ask the network for a newer version of themselves
+
+
+def peer(name):
+    "Another library that only the benchmarks use; None, and a line that says so, where it is not installed."
+    try: return import_module(name)
+    except ImportError as why: print(f"{name} is left out, for it cannot be imported ({why}); `make bench` installs it", file=sys.stderr)
 
 
 def compete(rivals, rounds, warm=1):

@@ -16,6 +16,7 @@ Measured by `make bench`, written by `bench/speed.py` from `bench/results`; what
 - Made-up features and random pixels serve for speed alone.
 
 """
+UNTOLD = "**no reason told**" # A test looks for it
 COLUMNS = ["goal", "what", "ours", "seconds", "against", "times as fast", "must", "stretch", "verdict"]
 
 
@@ -36,6 +37,12 @@ def compared(told):
         said = verdict(row["ratio"], must, stretch) if most is None else "met" if row["ratio"] <= most else "**not met**"
         yield [*begin, name, f"{row['ratio']:.3g} ({low:.3g} to {high:.3g})", "" if must is most is None else f"{must:g}" if most is None else f"at most {most:g}", "" if stretch is None else f"{stretch:g}", said]
     if "limit" in told: yield [*begin, "a limit", "", f"{told['limit']:g} s", "", "met" if ours <= told["limit"] else "**not met**"]
+
+
+def slower(told):
+    "A line for each rival that is quicker than we are, with the reason that the script told; what is ours as well, in another way or under another load, is no rival."
+    own, reasons = {*told.get("own", ()), *told.get("most", ()), told["ours"]}, told.get("reasons", {})
+    return [f"- {told['what']}: {name} takes {row['ratio']:.3g} times as long: {reasons.get(name, UNTOLD)}." for name,row in told["rows"].items() if name not in own and row["ratio"] < 1]
 
 
 def checks(told):
@@ -94,7 +101,10 @@ def page(folder=RESULTS):
     lines += ["| " + " | ".join(cells) + " |" for told in results for cells in compared(told)]
     devices = sorted({f"{told['receipt']['device']}, torch {told['receipt']['versions']['torch']}" for told in results})
     growth = ["| what | sizes | CPU seconds | exponent |", "| --- | --- | --- | --- |", *(line for told in results for line in grown(told))]
-    return HEAD + "\n".join(lines) + "\n\n## How cost grows\n\nExponent 1: twice the size takes twice as long; 2: four times.\n\n" + "\n".join(growth) + "\n\n## Checked beside the time\n\n" + "\n".join(line for told in results for line in checks(told)) + f"\n\nDevice: {'; '.join(devices)}.\n" + races([told for told in everything if "levels" in told])
+    behind = [line for told in results for line in slower(told)]
+    parts = [HEAD + "\n".join(lines), *(["## Where we are slower\n\n" + "\n".join(behind)] if behind else []), "## How cost grows\n\nExponent 1: twice the size takes twice as long; 2: four times.\n\n" + "\n".join(growth),
+             "## Checked beside the time\n\n" + "\n".join(line for told in results for line in checks(told)), f"Device: {'; '.join(devices)}."]
+    return "\n\n".join(parts) + "\n" + races([told for told in everything if "levels" in told])
 
 
 def main():

@@ -1,10 +1,14 @@
 """G7 and G8 on a CPU: one training step on digits with the small network of budget laptop, batch 256; methods on top of BYOL against BYOL.
+G3 and G5 on a CPU: one training step with its views at 32 pixels against those of others in `peers.py`, whose data loaders get no process of their own, so that CPU seconds count their views too.
 
     python bench/step.py [--toy]
 """
 import time
 import torch
 from clusterlab import fit, reproduce as desk
+from clusterlab.methods.connr import ConNR
+from clusterlab.methods.propos import ProPos
+from peers import against_lightly, against_loop
 from rivals import against, compete, report, toy
 
 METHODS = dict(byol="BYOL", propos="ProPos", pipcdr="PIPCDR", connr="ConNR")
@@ -25,11 +29,23 @@ def stepper(name, batch):
     return one
 
 
+def contests(n, batch, few):
+    "Steps of others against ours, by name of the result: what it says with the rivals, and rounds; few: the batch of the large network."
+    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    yield "step_lightly", against_lightly(images, batch, "small", 1024, 0, 0), 5
+    yield "step_lightly_resnet18", against_lightly(images, few, "resnet18", 1024, 0, 0), 3
+    for cls in (ProPos, ConNR): yield f"step_{cls.__name__.lower()}", against_loop(cls, images, batch, "small", 1024, 0), 5
+
+
 def main():
     started, (batch, rounds) = time.monotonic(), (32, 3) if toy() else (256, 150)
     torch.set_num_threads(1)
     rows = against(compete({label: stepper(name, batch) for name,label in METHODS.items()}, rounds, warm=3 if toy() else 20)[0], "BYOL")
-    report("step", started, toy(), goal="G7, G8", what=f"one training step on digits, small network, batch {batch}, one thread", data="digits", ours="BYOL", rows=rows, most={"ConNR": 1.05}, checks={})
+    report("step", started, toy(), goal="G7, G8", what=f"one training step on digits, small network, batch {batch}, one thread", data="digits", ours="BYOL", rows=rows, most={"ConNR": 1.05}, own=list(rows), checks={})
+    for name,found,times in contests(64 if toy() else 2048, batch, 4 if toy() else 32):
+        if not found: continue
+        started, (told, rivals) = time.monotonic(), found
+        report(name, started, toy(), rows=against(compete(rivals, 2 if toy() else times)[0], told["ours"]), **told)
 
 
 if __name__ == "__main__": main()

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from clusterlab import runs, speedrun
+from packaging.requirements import Requirement
 from conftest import ROOT, command, records, start
 
 BENCH, RESULTS = ROOT/"bench", ROOT/"bench"/"results"
-SCRIPTS = sorted(path.stem for path in BENCH.glob("*.py") if path.stem not in ("rivals", "speed"))
+SCRIPTS = sorted(path.stem for path in BENCH.glob("*.py") if path.stem not in ("rivals", "peers", "speed"))
 
 
 @pytest.fixture
@@ -48,6 +49,48 @@ def test_exact():
     assert min(knn["same neighbour in the same place"].values()) > .9999
     assert kmeans["objective over that of scikit-learn"]["clusterlab, all restarts at once"] < 1.001
     assert set(unions.values()) == {0}
+
+
+def test_slower(monkeypatch):
+    "Whoever is quicker than we are stands on the page with a reason; what is ours as well is no rival."
+    monkeypatch.syspath_prepend(str(BENCH))
+    speed = runpy.run_path(str(BENCH/"speed.py"))
+    rows = {name: dict(ratio=ratio) for name,ratio in dict(ours=1., quick=.9, slow=1.1, engine=.5, load=.5).items()}
+    told = dict(what="a race", ours="ours", rows=rows, own=["engine"], most={"load": .6})
+    assert speed["slower"](told) == [f"- a race: quick takes 0.9 times as long: {speed['UNTOLD']}."]
+    assert speed["slower"](told | dict(reasons={"quick": "it has wings"})) == ["- a race: quick takes 0.9 times as long: it has wings."]
+    assert speed["UNTOLD"] not in speed["page"](), "tell the reason in the script: report(..., reasons={rival: why})"
+
+
+def test_same_mathematics(monkeypatch):
+    "The re-statements of the official loops have our losses, and the check beside the time would see if they had not."
+    monkeypatch.syspath_prepend(str(BENCH))
+    import peers
+    images = torch.zeros(64, 3, 32, 32, dtype=torch.uint8)
+    for cls,way in peers.WAYS.items():
+        method = peers.build(cls, images, "small", 64)
+        assert peers.apart(method, 48) < 1e-5
+        with monkeypatch.context() as other:
+            other.setitem(peers.WAYS, cls, lambda *given: 1.01*way(*given))
+            assert peers.apart(method, 48) > 1e-3
+
+
+def test_left_out(run, monkeypatch, capsys):
+    "A library that is not installed is named in one line, and its rivals are left out."
+    monkeypatch.syspath_prepend(str(BENCH))
+    import peers
+    for name in ("kornia.augmentation", "albumentations", "lightly"): monkeypatch.setitem(sys.modules, name, None)
+    assert peers.against_lightly(None, 0, "small", 0, 0, 0) is None
+    said = capsys.readouterr().err
+    assert said.startswith("lightly is left out") and said.count("\n") == 1
+    assert list(json.loads(run("views", "--toy"))["rows"]) == ["clusterlab, a batch at once", "torchvision on PIL images", "torchvision on tensors"]
+
+
+def test_peers_are_no_requirement():
+    "Only the benchmarks install other people's libraries to race against, within bounds, and from one place."
+    asked = [Requirement(text) for text in re.search(r"^PEERS := (.*)", (ROOT/"Makefile").read_text(), re.M)[1].split()]
+    assert {r.name for r in asked} == {"kornia", "lightly", "albumentations"} and all({s.operator for s in r.specifier} == {">=", "<"} for r in asked)
+    assert not any(r.name in (ROOT/name).read_text() for r in asked for name in ("settings.ini", "setup.py", "environment.yml"))
 
 
 # The speedrun
