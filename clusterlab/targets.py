@@ -6,7 +6,6 @@
 __all__ = ['ROUGH', 'Clustering', 'kmeans', 'assign', 'bf16_pays', 'knn', 'rank_radius', 'union_sizes', 'Queue']
 
 # %% ../nbs/04_targets.ipynb #6beab78b
-import faiss
 import torch
 import torch.nn.functional as F
 from beartype import beartype
@@ -18,6 +17,10 @@ from jaxtyping import Float, Int, jaxtyped
 from math import inf, log
 from time import perf_counter
 from torch import Tensor, nn
+
+# %% ../nbs/04_targets.ipynb #14a98337
+try: import faiss
+except ImportError: faiss = None # a GPU does without, and a CPU can
 
 # %% ../nbs/04_targets.ipynb #d3bd1b8c
 @contextmanager
@@ -298,9 +301,9 @@ def _settled(q, x, i, k, itself, doubt, spherical, size):
 ROUGH = dict(faiss=_rough_faiss, torch=_rough_torch, bf16=_rough_bf16) # Engines of `knn`
 
 def _engine(x, spherical):
-    "The usual engine: torch on a GPU, bf16 for many directions where the processor is quick at it, else faiss."
-    if x.is_cuda: return "torch"
-    return "bf16" if spherical and len(x) >= 10_000 and bf16_pays() else "faiss"
+    "The usual engine: torch on a GPU, bf16 for many directions where the processor is quick at it, else faiss where there is one."
+    if not x.is_cuda and spherical and len(x) >= 10_000 and bf16_pays(): return "bf16"
+    return "torch" if x.is_cuda or faiss is None else "faiss"
 
 def _unsure(s, reach, k, size, left):
     "Queries whose neighbours may be among the rows that were left out."
@@ -322,12 +325,13 @@ def knn(
     engine, left = engine or _engine(x, spherical), len(x) - own
     if not 1 <= k <= left: raise ValueError(f"k={k}: must lie between 1 and {left}, the rows that can be neighbours")
     if engine not in ROUGH: raise ValueError(f"engine={engine!r}: must be one of {', '.join(ROUGH)}")
+    if engine == "faiss" and faiss is None: raise ValueError("engine='faiss': faiss is not installed here, so choose torch or bf16")
     if engine == "bf16" and not spherical: raise ValueError("engine='bf16': compares directions only, so spherical must be True")
     q, m, itself = x if own else _ready_queries(queries, middle, scale, spherical), min(left, k + 8), torch.arange(len(x), device=x.device) if own else None
     size = q.square().sum(1, keepdim=True).clamp_min(1)
     s, i, reach = ROUGH[engine](q, x, m, itself, spherical, block)
     again = _unsure(s, reach, k, size, left).nonzero()[:,0] if engine == "bf16" else []
-    if len(again): s[again], i[again], reach[again] = ROUGH["torch" if x.is_cuda else "faiss"](q[again], x, m, itself[again] if own else None, spherical, block)
+    if len(again): s[again], i[again], reach[again] = ROUGH[_engine(x, False)](q[again], x, m, itself[again] if own else None, spherical, block)
     s, i = _settled(q, x, i, k, itself, _unsure(s, reach, k, size, left), spherical, size)
     return (s*scale**2).float(), i
 
