@@ -8,6 +8,7 @@ import random
 import statistics
 import sys
 import time
+from itertools import cycle
 import torch
 import trunk
 from clusterlab import fit, targets, views
@@ -51,8 +52,9 @@ def stepper(cls, images, batch):
     optimizer, dice = fit.optimizer_for(method), torch.Generator().manual_seed(0)
     fit.look(method, images[:2048], 1) if len(images) <= 2048 else method.refresh(torch.randn(len(images), method.dim, device=DEVICE), 1)
     method.train()
+    order = cycle(fit.batches(len(images), batch, dice, DEVICE))
     def one():
-        fit.step(method, images, torch.randperm(len(images), generator=dice)[:batch], dice, optimizer, .01, .01, "bf16")
+        fit.step(method, images, next(order), dice, optimizer, .01, .01, "bf16")
         method.stepped(.9)
     return one
 

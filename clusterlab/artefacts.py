@@ -32,6 +32,7 @@ from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
+from importlib import import_module
 from math import isfinite, sqrt
 from pathlib import Path
 from textwrap import wrap
@@ -42,7 +43,6 @@ import matplotlib
 import numpy as np
 from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
-from IPython.display import Image as Picture
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -1682,12 +1682,12 @@ def score_card(
 # %% ../nbs/08_artefacts.ipynb #f6d7d32d
 def shown(
     figure:Figure|None # A picture, or nothing to show
-)->Picture|None: # What a notebook shows, whatever its backend
+): # What a notebook shows, whatever its backend: an image of IPython, or None
     "A figure as a picture for the page."
     if figure is None: return None
     data = io.BytesIO()
     FigureCanvasAgg(figure).print_png(data)
-    return Picture(data.getvalue(), width=640)
+    return import_module("IPython.display").Image(data.getvalue(), width=640)
 
 # %% ../nbs/08_artefacts.ipynb #bad08c2d
 def run_curves(

@@ -53,10 +53,11 @@ def dice_for(
 def batches(
     n:int, # Number of images
     size:int, # Images in a batch
-    dice:torch.Generator # Where the order comes from
+    dice:torch.Generator, # Where the order comes from
+    device="cpu" # Where the images are: the order of the whole epoch goes there at once
 )->list: # Index tensors, each of `size` images
     "A random order of all images in full batches; what is left over waits for the next epoch."
-    return list(torch.randperm(n, generator=dice)[:n//size*size].split(size))
+    return list(torch.randperm(n, generator=dice)[:n//size*size].to(device).split(size))
 
 # %% ../nbs/06_fit.ipynb #ab0f4537
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -74,7 +75,7 @@ def optimizer_for(
 def step(
     method, # What is trained
     images, # All images, uint8, N x C x H x W, on the device
-    index, # Which of them make this batch, on the CPU
+    index, # Which of them make this batch, on the device too
     dice, # Chance
     optimizer, # From `optimizer_for`
     rate:float, # Learning rate before the factors
@@ -191,7 +192,7 @@ def train_epoch(
 )->dict: # Mean of every term over the epoch
     "One pass over the images."
     dice, sums, fine = dice_for(plan["seed"], epoch), {}, {}
-    order = batches(len(images), plan["batch"], dice)
+    order = batches(len(images), plan["batch"], dice, images.device)
     for i,index in enumerate(order):
         e = epoch + i/len(order)
         rate = learning_rate(e, plan["peak"], plan["warmup"], plan["epochs"], plan["schedule"])

@@ -40,7 +40,8 @@ def noisy(
     dice:torch.Generator # Source of the noise
 )->Float[Tensor, "b d"]:
     "Features with isotropic Gaussian noise."
-    return f + sigma*torch.randn(f.shape, generator=dice, device=dice.device).to(f)
+    pinned = f.is_cuda and dice.device.type == "cpu" # so that nobody waits for the copy
+    return f + sigma*torch.randn(f.shape, generator=dice, device=dice.device, pin_memory=pinned).to(f, non_blocking=f.device.type != "cpu")
 
 # %% ../nbs/03_losses.ipynb #ec3fbe21
 @jaxtyped(typechecker=beartype)

@@ -17,7 +17,6 @@ import torch
 from . import data, fit as fitting, reproduce as desk, runs, verdicts
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from execnb.shell import CaptureShell
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -144,7 +143,7 @@ def engine():
     class Here(import_module("papermill.engines").Engine):
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
-            shell = CaptureShell(mpl_format="png")
+            shell = import_module("execnb.shell").CaptureShell(mpl_format="png")
             for at,cell in enumerate(nb_man.nb.cells):
                 if cell.cell_type != "code": continue
                 nb_man.cell_start(cell, at)

@@ -18,9 +18,9 @@ import re
 import subprocess
 import time
 from datetime import datetime, timezone
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from numpy import asarray
-from openTSNE import TSNE
 from pathlib import Path
 from uuid import uuid4
 
@@ -163,7 +163,7 @@ def tsne(
     "Places of the features on a t-SNE map (openTSNE, cosine distance, perplexity 30 or what few points allow): n x 2."
     n = len(features)
     if n < 4: raise ValueError(f"a map needs at least 4 points, not {n}")
-    fit = TSNE(perplexity=min(30, (n - 1)/3), metric="cosine", initialization="pca", n_jobs=threads, random_state=seed)
+    fit = import_module("openTSNE").TSNE(perplexity=min(30, (n - 1)/3), metric="cosine", initialization="pca", n_jobs=threads, random_state=seed)
     return asarray(fit.fit(asarray(features, dtype="float32")))
 
 # %% ../nbs/07_runs.ipynb #d6a1db95

@@ -6,7 +6,6 @@
 __all__ = ['TIGHT', 'ROUGH', 'Clustering', 'kmeans', 'assign', 'bf16_pays', 'knn', 'rank_radius', 'union_sizes', 'Queue']
 
 # %% ../nbs/04_targets.ipynb #6beab78b
-import faiss
 import torch
 import torch.nn.functional as F
 from beartype import beartype
@@ -18,6 +17,10 @@ from jaxtyping import Float, Int, jaxtyped
 from math import inf, log
 from time import perf_counter
 from torch import Tensor, nn
+
+# %% ../nbs/04_targets.ipynb #14a98337
+try: import faiss
+except ImportError: faiss = None # a GPU does without, and a CPU can
 
 # %% ../nbs/04_targets.ipynb #d3bd1b8c
 @contextmanager
@@ -337,7 +340,7 @@ def _search(engine, q, x, asked, rows, k, itself, middle, scale, spherical, bloc
     again, more = F.pad(doubt, (0, len(q) - len(i)), value=True).nonzero()[:,0], (0, 0, 0, len(q) - len(i))
     if not len(again): return s, i
     s, i = F.pad(s, more), F.pad(i, more)
-    following = {"bf16": "torch" if x.is_cuda else "faiss", "float64": None}.get(engine, "float64")
+    following = {"bf16": _engine(x, False), "float64": None}.get(engine, "float64")
     s[again], i[again] = _search(following, q[again], x, asked[again], rows, k, None if itself is None else itself[again], middle, scale, spherical, block)
     return s, i
 
@@ -345,9 +348,9 @@ def _search(engine, q, x, asked, rows, k, itself, middle, scale, spherical, bloc
 ROUGH = dict(faiss=_rough_faiss, torch=_rough_torch, bf16=_rough_bf16, float64=_rough_torch) # Engines of `knn`
 
 def _engine(x, spherical):
-    "The usual engine: torch on a GPU, bf16 for many directions where the processor is quick at it, else faiss."
-    if x.is_cuda: return "torch"
-    return "bf16" if spherical and len(x) >= 10_000 and bf16_pays() else "faiss"
+    "The usual engine: torch on a GPU, bf16 for many directions where the processor is quick at it, else faiss where there is one."
+    if not x.is_cuda and spherical and len(x) >= 10_000 and bf16_pays(): return "bf16"
+    return "torch" if x.is_cuda or faiss is None else "faiss"
 
 @_plainly()
 @jaxtyped(typechecker=beartype)
@@ -365,6 +368,7 @@ def knn(
     if not 1 <= k <= left: raise ValueError(f"k={k}: must lie between 1 and {left}, the rows that can be neighbours")
     if block < 1: raise ValueError(f"block={block}: must be at least 1")
     if engine not in ROUGH: raise ValueError(f"engine={engine!r}: must be one of {', '.join(ROUGH)}")
+    if engine == "faiss" and faiss is None: raise ValueError("engine='faiss': faiss is not installed here, so choose torch or bf16")
     if engine == "bf16" and not spherical: raise ValueError("engine='bf16': compares directions only, so spherical must be True")
     if asked.device != rows.device: raise ValueError(f"queries: on {asked.device}; must lie beside the features, on {rows.device}")
     x, middle, scale = _ready(rows, spherical)

@@ -13,7 +13,7 @@ __all__ = ['KINDS', 'ALWAYS', 'RANGING', 'LEAST', 'COLUMNS', 'HOW', 'check_entry
 import re
 from . import artefacts, claims, reproduce, runs
 from functools import cache
-from IPython.display import Image, Markdown, display
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -452,8 +452,8 @@ def companion(
 ):
     "Write one artefact and show it with the verdicts on its claims: the page of a table, the picture of a figure with its caption."
     paths = {path.suffix: path for path in reproduce.report(f"{document}/{key}", root, out)}
-    entry = reproduce.page(document)["artefact"][key]
-    if ".md" in paths: display(Markdown(paths[".md"].read_text()))
-    else: display(Markdown("\n\n".join([f"**{entry['title']}**", entry["caption"], *entry.get("notes", [])])), Image(str(paths[".png"]), width=640))
+    entry, here = reproduce.page(document)["artefact"][key], import_module("IPython.display")
+    if ".md" in paths: here.display(here.Markdown(paths[".md"].read_text()))
+    else: here.display(here.Markdown("\n\n".join([f"**{entry['title']}**", entry["caption"], *entry.get("notes", [])])), here.Image(str(paths[".png"]), width=640))
     mine = [row for row in verdicts_of(document, root) if row["artefact"] == key]
-    if mine: display(Markdown("\n".join(["What is said of it:", "", *(f"- **{row['verdict']}**: {row['claim']}" + (f" ({told})" if (told := evidence_text(row)) else "") for row in mine)])))
+    if mine: here.display(here.Markdown("\n".join(["What is said of it:", "", *(f"- **{row['verdict']}**: {row['claim']}" + (f" ({told})" if (told := evidence_text(row)) else "") for row in mine)])))

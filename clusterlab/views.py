@@ -428,10 +428,12 @@ def send(
     p:dict, # Parameters of `draw`
     device:torch.device # Where the images are
 )->dict: # The same parameters there
-    "Move all parameters in a single copy."
+    "Move all parameters in a single copy; to a GPU, one that nobody waits for."
     if all(v.device == device for v in p.values()): return p
     columns = [v.reshape(len(v), -1) for v in p.values()]
-    sent = torch.cat([v.float() for v in columns], 1).to(device).split([v.shape[1] for v in columns], 1)
+    rows = torch.cat([v.float() for v in columns], 1)
+    if device.type == "cuda" and not rows.is_cuda: rows = rows.pin_memory()
+    sent = rows.to(device, non_blocking=device.type != "cpu").split([v.shape[1] for v in columns], 1)
     return {k: s.reshape(v.shape).to(v.dtype) for (k, v), s in zip(p.items(), sent)}
 
 PIECE = 2**17 # pixels (of one channel) that a CPU handles at a time

@@ -3,6 +3,7 @@ import json
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 import pytest
@@ -34,6 +35,17 @@ def test_rehearsal(run, name):
     for told in (json.loads("{" + part) for part in ("\n" + said).split("\n{")[1:]):
         assert told["ours"] in told["rows"] and all(row["ratio"] > 0 and len(row["seconds"]) == len(row["within"]) == 3 for row in told["rows"].values())
     assert before == {path: path.read_bytes() for path in RESULTS.glob("*.json")}
+
+
+@pytest.mark.parametrize("call", ["import runpy; sys.argv[1:] = ['--toy']; runpy.run_path('bench/gpu.py', run_name='__main__')",
+                                  "from clusterlab.cli import main; main(['run', 'pipcdr', '--budget', 'smoke', '--runs_root', sys.argv[1]])"], ids=["gpu", "run"])
+def test_bare(call, tmp_path):
+    "Both do without what a GPU machine without network lacks and `make wheels` does not bring; the rehearsal does without openTSNE too."
+    lacks = "faiss papermill execnb nbdev IPython".split() + ["openTSNE"]*("bench" in call)
+    begin = f"import sys; sys.modules.update(dict.fromkeys({lacks})); sys.path.insert(0, 'bench'); "
+    said = subprocess.run([sys.executable, "-c", begin + call, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr[-2000:]
+    assert "k-means of 2,000 rows" in said.stdout or [*tmp_path.glob("pipcdr/digits/*.json")]
 
 
 def test_page(monkeypatch):

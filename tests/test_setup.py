@@ -131,10 +131,17 @@ def test_make_reproduce():
     assert shlex.split(fresh[-1])[:5] == ["rm", "-rf", "fresh/runs", "fresh/tables", "fresh/figures;"], "only what the command makes is emptied"
 
 
+def test_make_wheels():
+    "Every package that is fetched has its bounds in settings.ini; none is large."
+    words = " ".join(plan("wheels"))
+    names = [name for some in re.findall(r"bounds '?([\w|]+)'?\)", words) for name in some.split("|")]
+    assert len(names) == 7 and {*names} <= {r.name for r in ASKED} and not {*names} & {"torch", "torchvision", "faiss-gpu", "timm"}
+
+
 def test_make_help():
     "Every target that a person types is told."
     said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True).stdout
-    for name in "setup reproduce report lab readme test".split(): assert f"make {name}" in said
+    for name in "setup reproduce report lab wheels readme test".split(): assert f"make {name}" in said
 
 
 @pytest.mark.parametrize("words, told", [(("PYTHON=/bin/false", "PATH=/nowhere"), "Python 3.11 or newer is needed"), (("SPACE=999999",), "999999 GB of free disk")])

@@ -10,7 +10,7 @@ import torch
 from ..losses import alignment
 from ..nets import SlowTwin, backbone, ema_momentum, mlp, predictor, shuffled, split_batchnorm
 from ..targets import kmeans
-from ..views import plain_views, random_views, recipe as recipe_for
+from ..views import plain_views, random_views, recipe as recipe_for, send
 from fastcore.basics import patch
 from torch import nn
 
@@ -81,7 +81,7 @@ def pick(self:BYOL, index, dice): # Positions of the batch in the data set; chan
 def views(self:BYOL, images, dice): # uint8, b c h w; the generator of this epoch
     "Two random views and an order for the twin; the generator is kept for methods built on this one."
     self.dice = dice
-    order = torch.randperm(len(images), generator=dice) if self.bn_splits > 1 else None
+    order = send({"order": torch.randperm(len(images), generator=dice)}, images.device)["order"] if self.bn_splits > 1 else None
     return random_views(images, self.recipe, dice), random_views(images, self.recipe, dice), order
 
 # %% ../../nbs/methods/byol.ipynb #30c5eefc

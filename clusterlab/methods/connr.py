@@ -58,7 +58,7 @@ def company(
         itself.fill_(-torch.inf)
         trust, whom = s.max(-1, keepdim=True) if k2 <= 2 else s.topk(min(k2, n) - 1)
         itself.fill_(torch.inf)
-        if f.is_cuda or mute.any(): s.masked_fill_(mute[...,None] | mute[...,None,:], -torch.inf)
+        if f.device.type != "cpu" or mute.any(): s.masked_fill_(mute[...,None] | mute[...,None,:], -torch.inf)
         a, w = largest(s, k1, -2.).view(-1, n, n), trust.clamp_(min=-1).square_().flatten(0, -2)
         whom = (whom.view(len(a), n, -1) + n*torch.arange(len(a), device=f.device)[:,None,None]).flatten(0, 1)
         for _ in range(2 if k2 > 1 else 0):
