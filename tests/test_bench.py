@@ -146,7 +146,7 @@ def test_speedrun_refuses(tmp_path):
     for words,why in ((["sprint"], "is not one of speedrun"), (["speedrun", "--recipe", "cifar"], "did you mean 'cifar10'"), (["speedrun", "--recipe", "toy", "--level", ".5"], "0.15, 0.999"), (["speedrun", "--recipe", "toy", "--seeds", "0"], "at least 1")):
         done = command("bench", *words, "--out", tmp_path)
         assert done.code == 2 and why in done.err, done.err
-    if not torch.cuda.is_available(): assert re.search(r"at least [\d,]+ hours\. `--recipe digits`", command("bench", "speedrun", "--out", tmp_path).err)
+    if not torch.cuda.is_available(): assert re.search(r"about [\d,]+ hours\. `--recipe digits`", command("bench", "speedrun", "--out", tmp_path).err)
     assert not list(tmp_path.iterdir())
     said = command("--help").out, start(sys.executable, "-c", "from clusterlab.cli import main; main()", "bench", "--help").communicate()[0]
     assert "bench " in said[0] and all(word in said[1] for word in ("--recipe", "--minutes", "--dry_run", "stand-in"))
