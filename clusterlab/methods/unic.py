@@ -222,6 +222,7 @@ def build(self:UNIC, n, head, hidden): # Images; kind of classifier; its hidden 
     self.picked = self.mark = None
     if self.fixed_views: self.register_buffer("chance", torch.randint(2**31, ())); self.cut = self.check_cut()
 
+# %% ../../nbs/methods/unic.ipynb #1d5ef41a
 def last_part(
     trunk:nn.Module # Backbone
 )->nn.Module:
