@@ -222,6 +222,7 @@ def build(self:UNIC, n, head, hidden): # Images; kind of classifier; its hidden 
     self.picked = self.mark = None
     if self.fixed_views: self.register_buffer("chance", torch.randint(2**31, ())); self.cut = self.check_cut()
 
+# %% ../../nbs/methods/unic.ipynb #1d5ef41a
 def last_part(
     trunk:nn.Module # Backbone
 )->nn.Module:
@@ -283,6 +284,7 @@ def strangers(self:UNIC, i, dice): # Anchors, on the device of the lists; chance
     coin = (torch.rand(len(i), generator=dice) < self.alpha).to(i.device)
     return torch.where((self.told[i] >= 0) & coin, other_class(self.told, i, dice), found)
 
+# %% ../../nbs/methods/unic.ipynb #b4550b2b
 @patch
 def pick(self:UNIC, index, dice): # Positions of the anchors in the data set; chance
     "Anchors, positives and, unless there are none, negatives: positions of all images of a step."
