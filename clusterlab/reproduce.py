@@ -308,8 +308,8 @@ def placed(
     device:str # Where the method is
 ): # The same, there if there is room
     "The images where a run shall find them."
-    if not torch.device(device).type == "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0]/2: return images
-    return images.to(device)
+    full = torch.device(device).type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0]/2
+    return images if full else images.to(device)
 
 # %% ../nbs/09_reproduce.ipynb #95bd37c5
 def train(
