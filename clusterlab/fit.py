@@ -84,8 +84,9 @@ def step(
 )->dict: # The terms of the loss, still on the device
     "One batch: views, loss, gradient, move."
     for group in optimizer.param_groups: group["lr"] = (peak if group.get("constant") else rate)*group["factor"]
-    views = method.views(images[method.pick(index, dice).to(images.device)], dice)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision=="bf16"):
+    device = next(method.parameters()).device # the images may be too many for it
+    views = method.views(images[method.pick(index, dice).to(images.device)].to(device), dice)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision=="bf16"):
         terms = method.loss(views, index)
     optimizer.zero_grad(set_to_none=True)
     sum(terms.values()).backward()
@@ -101,7 +102,7 @@ def embed_all(
 )->torch.Tensor: # Features, N x d, float32
     "Features of all images with the networks in evaluation mode."
     method.eval()
-    features = torch.cat([method.embed(part).float() for part in images.split(chunk)])
+    features = torch.cat([method.embed(part.to(next(method.parameters(), part).device)).float() for part in images.split(chunk)])
     method.train()
     return features
 

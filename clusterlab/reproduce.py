@@ -6,7 +6,7 @@
 __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 'COMPUTED', 'home', 'read_toml', 'budgets',
            'budgets_at', 'budget_names', 'known', 'method_names', 'method_class', 'desk', 'arguments', 'defaults_of',
            'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of', 'settle', 'buildable', 'warm_up',
-           'pretext_of', 'build', 'watcher', 'clusters_of', 'train', 'known_of', 'images_of_run', 'report_of',
+           'pretext_of', 'build', 'watcher', 'clusters_of', 'placed', 'train', 'known_of', 'images_of_run', 'report_of',
            'study_of', 'silhouette', 'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook',
            'documents', 'page', 'check_page', 'known_sweep', 'targets', 'wanted', 'in_order', 'plan_lines',
            'short_path', 'one_line', 'whole', 'matching', 'could_be', 'less', 'reported', 'threshold_facts',
@@ -202,7 +202,7 @@ def images_of(
     limit:int=0, # Only so many; 0: all
     data_root=None # Where the images lie
 )->data.ImageSet:
-    "The images of a run, kept in memory; a limit takes evenly spaced ones and says so in the protocol."
+    "The images of a run, read once; a limit takes evenly spaced ones and says so in the protocol."
     images = data.load(dataset, root=data_root, split=split)
     if not 0 < limit < len(images): return images
     index = torch.tensor(runs.spaced(len(images), limit))
@@ -299,12 +299,21 @@ def clusters_of(
 )->tuple: # Features, clusters (CPU), labels or None: of the images that are scored
     "What a trained method says about the images that are to be scored."
     images = images_of_run(run, run.spec["config"]["score"])
-    features = fitting.embed_all(method, images.images.to(device))
+    features = fitting.embed_all(method, placed(images.images, device))
     held = run.spec["config"]["score"] and hasattr(method, "clustering")
     clusters = targeting.assign(features, method.clustering.centres, getattr(method, "spherical", True)) if held else method.assign(features)
     return features, clusters.cpu(), images.labels
 
 # %% ../nbs/09_reproduce.ipynb #16bb0f0e
+def placed(
+    images, # All images, uint8, N x C x H x W
+    device:str # Where the method is
+): # The same, there if there is room
+    "The images where a run shall find them."
+    full = torch.device(device).type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0]/2
+    return images if full else images.to(device)
+
+# %% ../nbs/09_reproduce.ipynb #95bd37c5
 def train(
     run:Run, # A settled run
     device:str=None, # cpu or cuda; None: a GPU where there is one
@@ -319,12 +328,13 @@ def train(
     method, given = build(run).to(device), known_of(run, images.labels)
     if given is not None: method.know(given.to(device))
     loop = {n: spec["config"][n] for n in LOOP if n in spec["config"]} or {"epochs": 0}
+    if torch.device(device).type == "cuda" and loop.get("precision") == "auto": loop["precision"] = "bf16" # wherever the images are
     def evaluate(features, clusters):
         features, clusters, labels = clusters_of(run, method, device) if spec["config"]["score"] else (features, clusters, images.labels)
         seen = method.watch(features, labels.to(device)) if hasattr(method, "watch") and labels is not None else {}
         return watcher(labels, spec["k"], given, spec["config"].get("old", 0))(features, clusters) | seen
     until = float(os.environ.get("CLUSTERLAB_UNTIL", "inf")) # set by a queue that has only so many minutes
-    history = fitting.fit(method, images.images.to(device), seed=spec["seed"], checkpoint=run.state, progress=progress, evaluate=evaluate, until=until, **begin, **loop)
+    history = fitting.fit(method, placed(images.images, device), seed=spec["seed"], checkpoint=run.state, progress=progress, evaluate=evaluate, until=until, **begin, **loop)
     return report_of(run, method, history, device, started)
 
 # %% ../nbs/09_reproduce.ipynb #6fccb64e
