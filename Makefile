@@ -57,8 +57,8 @@ report: $(READY) ## Write tables and figures from the records, without running a
 lab: $(READY) ## Open the notebooks in JupyterLab
 	@"$(BIN)/jupyter" lab nbs/index.ipynb
 
-bench: $(READY) ## Measure speed on CPU cores that have nothing else to do, and write tables/speed.md (12 minutes)
-	@set -e; for name in step knn kmeans views unions growth five; do echo "bench/$$name.py"; "$(BIN)/python" bench/$$name.py; done; "$(BIN)/python" bench/speed.py
+bench: $(READY) ## Measure speed on CPU cores that have nothing else to do, and write tables/speed.md (14 minutes)
+	@set -e; for name in step knn kmeans views tsne unions growth five; do echo "bench/$$name.py"; "$(BIN)/python" bench/$$name.py; done; "$(BIN)/python" bench/speed.py
 
 bench-gpu: $(READY) ## The same on a GPU, the most valuable first
 	@set -e; "$(BIN)/python" bench/gpu.py; "$(BIN)/python" bench/speed.py
