@@ -1,4 +1,4 @@
-"""G1 to G3, G5, G7 to G10, G12 and G17 on a GPU, the most valuable first; each part writes its result as soon as it has one, so that it may be cut off.
+"""G1 to G3, G5, G7 to G10, G12, G13 and G17 on a GPU, the most valuable first; each part writes its result as soon as it has one, so that it may be cut off.
 
     python bench/gpu.py             # needs CUDA
     python bench/gpu.py --toy       # the same at a small size on any device: a rehearsal
@@ -8,10 +8,11 @@ import random
 import statistics
 import sys
 import time
+from importlib.util import find_spec
 from itertools import cycle
 import torch
 import trunk
-from clusterlab import fit, targets, views
+from clusterlab import fit, runs, targets, views
 from clusterlab.methods.byol import BYOL
 from clusterlab.methods.connr import ConNR
 from clusterlab.methods.pipcdr import PIPCDR
@@ -151,6 +152,24 @@ def peers_part(started):
         save(name, started, rows=against(turns(rivals, windows, each, lead), told["ours"]), **told)
 
 
+def tsne_part(started):
+    "G13: a map of everything, block by block and then compiled; its divergence at a smaller size over that of openTSNE, where that is installed."
+    n, d, few = (400, 32, 200) if toy() else (60_000, 512, 10_000)
+    engines, times = {"clusterlab, exact": "torch", "clusterlab, exact, compiled": "fused"}, {}
+    x = made_up(n, d).to(DEVICE)
+    pairs, checks = runs.affinities(x[:few]), {}
+    def price(engine): return runs.divergence(runs.tsne(x[:few], torch.get_num_threads(), engine=engine), pairs)
+    theirs = price("openTSNE") if find_spec("openTSNE") else None
+    for ours,engine in engines.items():
+        if DEVICE == "cpu" and engine == "fused": continue # a minute of compiling
+        value = price(engine)
+        checks |= {f"divergence at {few:,} rows, {ours}": round(value, 4)} | ({f"the same over that of openTSNE, {ours}": round(value/theirs, 4)} if theirs else {})
+        if DEVICE == "cuda": torch.cuda.reset_peak_memory_stats()
+        times[ours] = [seconds(lambda: runs.tsne(x, engine=engine), 1) for _ in range(3)][1:] # another size is compiled anew
+        if DEVICE == "cuda": checks[f"GB of memory, {ours}"] = round(torch.cuda.max_memory_allocated()/1e9, 2)
+        save("gpu_tsne", started, goal="G13", what=f"t-SNE map of {n:,} rows of {d} numbers, perplexity 30, 750 rounds", data="made-up features", ours=ours, rows=against(times, ours), limit=15., checks=checks)
+
+
 def save(name, started, **told):
     "One part's result, as soon as it is there."
     report(name, started, toy(), device=DEVICE, **told)
@@ -159,7 +178,7 @@ def save(name, started, **told):
 def main():
     if DEVICE == "cpu" and not toy(): sys.exit("bench/gpu.py needs a GPU; --toy rehearses it without")
     torch.manual_seed(0)
-    for part in (step_part, knn_part, kmeans_part, trunk_part, peers_part): part(time.monotonic())
+    for part in (step_part, knn_part, kmeans_part, tsne_part, trunk_part, peers_part): part(time.monotonic())
 
 
 if __name__ == "__main__": main()

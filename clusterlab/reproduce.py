@@ -398,12 +398,12 @@ def silhouette(features, clusters):
     return float(silhouette_score(unit.numpy(), where.numpy())) if 1 < len(where.unique()) < len(where) else None
 
 def map_of(features, clusters, labels):
-    "t-SNE of at most 2,000 evenly spaced images."
+    "t-SNE of at most 2,000 evenly spaced images, drawn where the features lie."
     index = torch.tensor(runs.spaced(len(features)))
     unit, where = torch.nn.functional.normalize(features, dim=1), clusters.to(features.device)
     centres = torch.nn.functional.normalize(torch.zeros(int(where.max()) + 1, unit.shape[1], device=unit.device).index_add_(0, where, unit), dim=1)
     near = (unit*centres[where]).sum(1)[index].cpu()
-    xy = runs.tsne(features[index].cpu(), torch.get_num_threads())
+    xy = runs.tsne(features[index], torch.get_num_threads())
     return runs.pack_map(xy, None if labels is None else labels[index], clusters[index], near)
 
 def device_name(

@@ -56,10 +56,11 @@ def test_page(monkeypatch):
 
 
 def test_exact():
-    "Speed is not bought with wrong neighbours or worse clusters."
-    knn, kmeans, unions = (json.loads((RESULTS/f"{name}.json").read_text())["checks"] for name in ("knn", "kmeans", "unions"))
+    "Speed is not bought with wrong neighbours, worse clusters or worse maps."
+    knn, kmeans, unions, tsne = (json.loads((RESULTS/f"{name}.json").read_text())["checks"] for name in ("knn", "kmeans", "unions", "tsne"))
     assert min(knn["same neighbour in the same place"].values()) > .9999
     assert kmeans["objective over that of scikit-learn"]["clusterlab, all restarts at once"] < 1.001
+    assert max(tsne["divergence over that of scikit-learn"].values()) < 1.02
     assert set(unions.values()) == {0}
 
 

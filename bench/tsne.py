@@ -1,0 +1,28 @@
+"""G13 on a CPU: a t-SNE map on one thread, openTSNE and our exact way against scikit-learn, from the same start in as many rounds.
+
+    python bench/tsne.py [--toy]
+"""
+import time
+from openTSNE import initialization
+from sklearn.manifold import TSNE
+from clusterlab import runs
+from knn import made_up
+from rivals import against, compete, report, toy
+
+
+def by_sklearn(x):
+    "Places on the map of scikit-learn: 750 rounds in all, from the start that openTSNE takes; of unit vectors, half of their squared distance is the cosine distance."
+    return TSNE(perplexity=30, init=initialization.pca(x, random_state=0), max_iter=750, random_state=0, n_jobs=1).fit_transform(x)
+
+
+def main():
+    started, (n, d, rounds) = time.monotonic(), (200, 32, 1) if toy() else (2_000, 512, 3) # As many as a record keeps
+    x, ours = made_up(n, d), "clusterlab on openTSNE"
+    times, maps = compete({ours: lambda: runs.tsne(x), "clusterlab, exact": lambda: runs.tsne(x, engine="torch"), "scikit-learn": lambda: by_sklearn(x.numpy())}, rounds, warm=0)
+    pairs = runs.affinities(x)
+    price = {name: runs.divergence(xy, pairs) for name,xy in maps.items()}
+    report("tsne", started, toy(), goal="G13", what=f"t-SNE map of {n:,} rows of {d} numbers, perplexity 30, 750 rounds, one thread", data="made-up features", ours=ours, rows=against(times, ours),
+           checks={"divergence over that of scikit-learn": {name: round(v/price["scikit-learn"], 4) for name,v in price.items()}})
+
+
+if __name__ == "__main__": main()
