@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from itertools import cycle
 import torch
 import trunk
-from clusterlab import fit, runs, targets, views
+from clusterlab import fit, maps, targets, views
 from clusterlab.methods.byol import BYOL
 from clusterlab.methods.connr import ConNR
 from clusterlab.methods.pipcdr import PIPCDR
@@ -157,15 +157,15 @@ def tsne_part(started):
     n, d, few = (400, 32, 200) if toy() else (60_000, 512, 10_000)
     engines, times = {"clusterlab, exact": "torch", "clusterlab, exact, compiled": "fused"}, {}
     x = made_up(n, d).to(DEVICE)
-    pairs, checks = runs.affinities(x[:few]), {}
-    def price(engine): return runs.divergence(runs.tsne(x[:few], torch.get_num_threads(), engine=engine), pairs)
+    pairs, checks = maps.affinities(x[:few]), {}
+    def price(engine): return maps.divergence(maps.tsne(x[:few], torch.get_num_threads(), engine=engine), pairs)
     theirs = price("openTSNE") if find_spec("openTSNE") else None
     for ours,engine in engines.items():
         if DEVICE == "cpu" and engine == "fused": continue # a minute of compiling
         value = price(engine)
         checks |= {f"divergence at {few:,} rows, {ours}": round(value, 4)} | ({f"the same over that of openTSNE, {ours}": round(value/theirs, 4)} if theirs else {})
         if DEVICE == "cuda": torch.cuda.reset_peak_memory_stats()
-        times[ours] = [seconds(lambda: runs.tsne(x, engine=engine), 1) for _ in range(3)][1:] # another size is compiled anew
+        times[ours] = [seconds(lambda: maps.tsne(x, engine=engine), 1) for _ in range(3)][1:] # another size is compiled anew
         if DEVICE == "cuda": checks[f"GB of memory, {ours}"] = round(torch.cuda.max_memory_allocated()/1e9, 2)
         save("gpu_tsne", started, goal="G13", what=f"t-SNE map of {n:,} rows of {d} numbers, perplexity 30, 750 rounds", data="made-up features", ours=ours, rows=against(times, ours), limit=15., checks=checks)
 

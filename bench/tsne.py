@@ -5,7 +5,7 @@
 import time
 from openTSNE import initialization
 from sklearn.manifold import TSNE
-from clusterlab import runs
+from clusterlab import maps
 from knn import made_up
 from rivals import against, compete, report, toy
 
@@ -18,9 +18,9 @@ def by_sklearn(x):
 def main():
     started, (n, d, rounds) = time.monotonic(), (200, 32, 1) if toy() else (2_000, 512, 3) # As many as a record keeps
     x, ours = made_up(n, d), "clusterlab on openTSNE"
-    times, maps = compete({ours: lambda: runs.tsne(x), "clusterlab, exact": lambda: runs.tsne(x, engine="torch"), "scikit-learn": lambda: by_sklearn(x.numpy())}, rounds, warm=0)
-    pairs = runs.affinities(x)
-    price = {name: runs.divergence(xy, pairs) for name,xy in maps.items()}
+    times, drawn = compete({ours: lambda: maps.tsne(x), "clusterlab, exact": lambda: maps.tsne(x, engine="torch"), "scikit-learn": lambda: by_sklearn(x.numpy())}, rounds, warm=0)
+    pairs = maps.affinities(x)
+    price = {name: maps.divergence(xy, pairs) for name,xy in drawn.items()}
     report("tsne", started, toy(), goal="G13", what=f"t-SNE map of {n:,} rows of {d} numbers, perplexity 30, 750 rounds, one thread", data="made-up features", ours=ours, rows=against(times, ours),
            checks={"divergence over that of scikit-learn": {name: round(v/price["scikit-learn"], 4) for name,v in price.items()}})
 

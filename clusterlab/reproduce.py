@@ -22,7 +22,7 @@ import resource
 import time
 import tomllib
 import torch
-from . import artefacts, data, fit as fitting, metrics, runs, targets as targeting, views
+from . import artefacts, data, fit as fitting, maps, metrics, runs, targets as targeting, views
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fastcore.docments import docments
@@ -403,7 +403,7 @@ def map_of(features, clusters, labels):
     unit, where = torch.nn.functional.normalize(features, dim=1), clusters.to(features.device)
     centres = torch.nn.functional.normalize(torch.zeros(int(where.max()) + 1, unit.shape[1], device=unit.device).index_add_(0, where, unit), dim=1)
     near = (unit*centres[where]).sum(1)[index].cpu()
-    xy = runs.tsne(features[index], torch.get_num_threads())
+    xy = maps.tsne(features[index], torch.get_num_threads())
     return runs.pack_map(xy, None if labels is None else labels[index], clusters[index], near)
 
 def device_name(

@@ -10,7 +10,7 @@ from fastcore.docments import docments
 from conftest import ROOT
 
 CELL, BODY = 25, 20 # Lines, not counting parameters, which stand one on a line
-PARTS = "data views nets losses targets metrics fit runs artefacts claims".split()
+PARTS = "data views nets losses targets metrics maps fit runs artefacts claims".split()
 DESKS = "reproduce planner verdicts speedrun cluster cli".split()
 MODULES = sorted(p for p in (ROOT/"clusterlab").rglob("*.py") if not p.name.startswith("_"))
 NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in MODULES]
