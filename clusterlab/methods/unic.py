@@ -462,6 +462,7 @@ def fixed(self:UNIC, images, anchors, dice): # uint8, those of the last `pick`; 
     other = (first[:anchors] + 1 + below(anchors, v - 1, dice).to(i.device)) % v
     return x, self.recall(images[:anchors], i[:anchors]*v + other)
 
+# %% ../../nbs/methods/unic.ipynb #98ac5232
 @patch
 def recall(self:UNIC, images, rows): # uint8; for each its position times `fixed_views` plus the number of the view
     "What the frozen part says about fixed views, in 32 bits."
