@@ -467,6 +467,7 @@ def _look_digits(root:Path)->list[Check]:
     got = checksum(*_digits(root, ("train", "test"), None)[:2])
     return [Check("digits of scikit-learn", got == DIGITS_CHECKSUM, f"checksum {got}, expected {DIGITS_CHECKSUM}")]
 
+# %% ../nbs/00_data.ipynb #221592d5
 def _look_folder(folder:Path|None, root:Path, want:dict|None=None)->list[Check]:
     "Decode every file; count them per first-level folder, and compare with `want` where that is known. Then what was kept."
     if folder is None: return [Check("folder", False, "missing")]
