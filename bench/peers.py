@@ -160,11 +160,11 @@ def apart(method, batch):
 SAME = "on a processor the products of a large network, which are the same for all, take nearly all of the time"
 
 
-def told(goal, net, batch, images, rivals, must, checks):
-    "What a report says of a contest, ours first among the rivals; `must` holds two goals for a rival, which were set for a GPU."
-    network, how = {"small": "small network"}.get(net, "ResNet-18"), "bf16 for ours and the tuned, float32 (TF32 where torch allows it) for the other, seconds on the clock" if images.is_cuda else "one thread for all"
-    must = must if images.is_cuda else {}
-    return dict(goal=goal, what=f"one training step with its views, {network} at 32 pixels, batch {batch}, {how}", data="random pixels", ours=next(iter(rivals)),
+def told(goal, method, net, batch, images, rivals, must, workers, checks):
+    "What a report says of a contest, ours first among the rivals; `must` holds two goals for a rival, which were set for a GPU; workers: processes that make views for each."
+    network, how = {"small": "small network"}.get(net, "ResNet-18"), "bf16 for ours and the tuned, float32 (TF32 where torch allows it) for the other, seconds on the clock" if images.is_cuda else "one thread for all, no other process"
+    must, checks = (must, checks | {"processes that make views": dict(zip(rivals, workers))}) if images.is_cuda else ({}, checks)
+    return dict(goal=goal, what=f"one training step of {method} with its views, {network} at 32 pixels, batch {batch}, {how}", data="random pixels", ours=next(iter(rivals)),
                 must={name: least for name,(least,_) in must.items()}, stretch={name: more for name,(_,more) in must.items()}, checks=checks,
                 reasons={name: SAME for name in rivals} if net != "small" and not images.is_cuda else {})
 
@@ -173,17 +173,15 @@ def against_lightly(images, batch, net, hidden, workers, best):
     "G3: a contest of BYOL, as what a report says and the steps by name; None without lightly. Workers of the data loader as documented, and the best number of them."
     if not peer("lightly"): return None
     name = f"lightly {version('lightly')}"
-    written, tuned = f"{name}, as documented, its own views", f"{name}, tuned, our views"
+    written, tuned = f"{name} as documented (its own views)", f"{name} tuned (our views)"
     rivals = {"clusterlab, BYOL": ours(build(BYOL, images, net, hidden), images, batch), written: by_lightly(images, batch, net, hidden, workers, False), tuned: by_lightly(images, batch, net, hidden, best, True)}
-    checks = {"processes that make views": dict(zip(rivals, (0, workers, best)))}
-    return told("G3", net, batch, images, rivals, {written: (2., 3.)}, checks), rivals
+    return told("G3", "BYOL", net, batch, images, rivals, {written: (2., 3.)}, (0, workers, best), {}), rivals
 
 
 def against_loop(cls, images, batch, net, hidden, best):
     "G5: a contest of a method with the re-statement of its official loop, as what a report says and the steps by name."
-    method, name = build(cls, images, net, hidden), f"a re-statement of the official {cls.__name__} loop"
+    method, name, tuned = build(cls, images, net, hidden), *(f"a {how}re-statement of the official {cls.__name__} loop" for how in ("", "tuned "))
     checks = {"loss of the re-statement less ours, on the same features": float(f"{apart(method, batch):.2g}")}
-    loops = {name: restated(method, images, batch, best, False), f"{name}, tuned": restated(method, images, batch, best, True)}
+    loops = {name: restated(method, images, batch, best, False), tuned: restated(method, images, batch, best, True)}
     rivals = {f"clusterlab, {cls.__name__}": ours(method, images, batch), **loops}
-    checks["processes that make views"] = dict(zip(rivals, (0, best, best)))
-    return told("G5", net, batch, images, rivals, {name: (1.8, 2.5), f"{name}, tuned": (1.3, 1.8)}, checks), rivals
+    return told("G5", cls.__name__, net, batch, images, rivals, {name: (1.8, 2.5), tuned: (1.3, 1.8)}, (0, best, best), checks), rivals
