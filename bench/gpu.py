@@ -46,13 +46,14 @@ def roofline(size, copied):
     return 2*size**3/seconds(lambda: a @ a, 10), 2*copied/seconds(b.clone, 10)
 
 
-def stepper(cls, images, batch):
-    "A function that makes one step of a method with a ResNet-18 of 32 pixels."
+def stepper(cls, images, batch, backend=None):
+    "A function that makes one step of a method with a ResNet-18 of 32 pixels; None if its networks shall be compiled and cannot."
     facts = dict(n=len(images), channels=3, size=32, mean=(.49, .48, .45), std=(.25, .24, .26))
     method = cls(facts, 10, backbone="small" if toy() else "resnet18", **({"hidden": 64, "dim": 16} if toy() else {})).to(DEVICE).to(memory_format=torch.channels_last)
     optimizer, dice = fit.optimizer_for(method), torch.Generator().manual_seed(0)
     fit.look(method, images[:2048], 1) if len(images) <= 2048 else method.refresh(torch.randn(len(images), method.dim, device=DEVICE), 1)
     method.train()
+    if backend and not fit.compile_networks(method, images, backend, batch, "bf16"): return None # it warns and says why
     order = cycle(fit.batches(len(images), batch, dice, DEVICE))
     def one():
         fit.step(method, images, next(order), dice, optimizer, .01, .01, "bf16")
@@ -63,6 +64,8 @@ def stepper(cls, images, batch):
 def steps(images, batch, windows, each):
     "Milliseconds a step of each method, a window of each in turn, every round in another order."
     ones, dice = {name: stepper(cls, images, batch) for name,cls in METHODS.items()}, random.Random(0)
+    compiled = stepper(BYOL, images, batch, "aot_eager" if toy() else "inductor")
+    if compiled: ones["BYOL, compiled"] = compiled
     for one in ones.values(): seconds(one, each)
     times = {name: [] for name in ones}
     for _ in range(windows):
