@@ -399,22 +399,38 @@ def rank_radius(
     return (points - points[torch.cat(at)]).square().sum(1).sqrt()
 
 # %% ../nbs/04_targets.ipynb #f3dbfa11
+def _marked(neighbours, block):
+    "Counts by marks: bytes are added eight at a time as one whole number, 255 of these at most, so that no byte overflows."
+    n, groups = len(neighbours), -(-len(neighbours)//2040)
+    marks, counts = torch.zeros(min(block, max(1, (2**28 if neighbours.is_cuda else 2**23)//n)), 2040*groups, dtype=torch.uint8, device=neighbours.device), []
+    for rows in neighbours.split(len(marks)):
+        named = marks[:len(rows)].zero_().scatter_(1, neighbours[rows].flatten(1), 1)
+        sums = named.view(torch.int64).view(len(rows), groups, 255).sum(2)
+        counts.append(sums.view(torch.uint8).view(len(rows), -1).sum(1))
+    return torch.cat(counts)
+
+def _sorted(neighbours, block):
+    "Counts by sorting."
+    counts, short = [], neighbours.int() if len(neighbours) < 2**31 else neighbours # half the bytes to sort
+    for rows in neighbours.split(max(1, min(block, 2**26//neighbours.shape[1]**2))):
+        second = short[rows].flatten(1).sort(1).values
+        counts.append(1 + (second[:,1:] != second[:,:-1]).sum(1))
+    return torch.cat(counts)
+
+# %% ../nbs/04_targets.ipynb #897d1133
 @_plainly()
 @jaxtyped(typechecker=beartype)
 def union_sizes(
     neighbours:Int[Tensor, "n t"], # List of each row; for UNIC the row itself is in it
-    block:int=4096 # Rows at a time; each needs `t` times `t` numbers, so fewer where `t` is large
+    block:int=4096 # Rows at a time, at most; fewer where they would need much memory
 )->Int[Tensor, " n"]: # From 1 to `t` times `t`; at least `t` where no list names a row twice
     "Number of distinct rows in the lists of the members of each list."
     n, t = neighbours.shape
     if not t: raise ValueError(f"neighbours: shape {n, t}; every row must have a list")
+    if block < 1: raise ValueError(f"block={block}: must be at least 1")
     if n and not 0 <= neighbours.min() <= neighbours.max() < n:
         raise ValueError(f"neighbours: run from {neighbours.min()} to {neighbours.max()}; must stay in 0..{n - 1}")
-    counts, short, neighbours = [], neighbours.int() if n < 2**31 else neighbours, neighbours.long() # half the bytes to sort
-    for rows in neighbours.split(max(1, min(block, 2**26//t**2))):
-        second = short[rows].flatten(1).sort(1).values
-        counts.append(1 + (second[:,1:] != second[:,:-1]).sum(1))
-    return torch.cat(counts)
+    return (_marked if 0 < n < 100*t*t else _sorted)(neighbours.long(), block)
 
 # %% ../nbs/04_targets.ipynb #2e1333b2
 class Queue(nn.Module):
