@@ -168,7 +168,9 @@ def group_of(run:dict # A run with its record
     found = field(run, "spec", "dataset", "name")
     if plain(found) != plain(run["dataset"]) and not run["dataset"].startswith("folder:"):
         raise ValueError(f"run {run_id(run)}: spec.dataset.name is {found!r}, must be {run['dataset']!r}")
-    return run["dataset"], run["budget"], field(run, "spec", "dataset", "protocol")
+    protocol = field(run, "spec", "dataset", "protocol")
+    if field(run, "spec").get("config", {}).get("old"): protocol = protocol.replace("scored on the same", "scored on those of them that have no label")
+    return run["dataset"], run["budget"], protocol
 
 # %% ../nbs/08_artefacts.ipynb #2c5932a8
 def run_facts(run:dict # A run with its record

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['QUESTIONS', 'OPTIMIZERS', 'BACKENDS', 'check_method', 'learning_rate', 'dice_for', 'batches', 'optimizer_for', 'step',
-           'answer', 'apart', 'compile_networks', 'embed_all', 'save_checkpoint', 'read_checkpoint', 'trace',
-           'read_trace', 'load_state', 'Diverged', 'check_terms', 'train_epoch', 'look', 'fit', 'check_plan', 'begin',
-           'CutOff', 'run_epochs']
+           'answer', 'apart', 'networks', 'as_written', 'compile_networks', 'embed_all', 'save_checkpoint',
+           'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Diverged', 'check_terms', 'train_epoch', 'look',
+           'looked', 'fit', 'check_plan', 'begin', 'CutOff', 'run_epochs']
 
 # %% ../nbs/06_fit.ipynb #0a9d8232
 import json
@@ -77,8 +77,8 @@ def optimizer_for(
 
 def step(
     method, # What is trained
-    images, # All images, uint8, N x C x H x W, on the device
-    index, # Which of them make this batch, on the device too
+    images, # All images, uint8, N x C x H x W
+    index, # Which of them make this batch, where the images are
     dice, # Chance
     optimizer, # From `optimizer_for`
     rate:float, # Learning rate before the factors
@@ -97,21 +97,37 @@ def step(
     return {name: value.detach() for name,value in terms.items()}
 
 # %% ../nbs/06_fit.ipynb #8399500d
-BACKENDS = "auto none inductor aot_eager".split() # Values of `compiled` in `fit`, and functions that torch.compile takes
+BACKENDS = "none inductor aot_eager".split() # Values of `compiled` in `fit`, and functions that torch.compile takes
 
 def answer(method, views, index, dice, precision):
-    "Loss terms and gradients of a batch, as two vectors; method and dice are left as they were."
-    before, luck = {n: t.clone() for n,t in method.state_dict().items()}, dice.get_state()
-    device = next(method.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision=="bf16"): terms = torch.stack(list(method.loss(views, index).values()))
-    slopes = torch.autograd.grad(terms.sum(), [p for p in method.parameters() if p.requires_grad], allow_unused=True)
-    method.load_state_dict(before)
-    dice.set_state(luck)
-    return terms.detach(), torch.cat([slope.flatten().float() for slope in slopes if slope is not None])
+    "Loss terms and gradients of a batch, as two vectors; method and dice are left as they were, whatever happens."
+    before, luck, device = {n: t.clone() for n,t in method.state_dict().items()}, dice.get_state(), next(method.parameters()).device
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision=="bf16"): terms = torch.stack(list(method.loss(views, index).values()))
+        slopes = torch.autograd.grad(terms.sum(), [p for p in method.parameters() if p.requires_grad], allow_unused=True)
+        return terms.detach(), torch.cat([slope.flatten().float() for slope in slopes if slope is not None])
+    finally:
+        method.load_state_dict({n: before[n] for n,t in method.state_dict().items() if not t.equal(before[n])}, strict=False)
+        dice.set_state(luck)
 
 def apart(true, other):
-    "Relative distance of two answers; the larger one of loss terms and gradients."
-    return max(((a - b).norm()/a.norm()).item() for a,b in zip(true, other))
+    "Relative distance of two answers: the larger one of loss terms and gradients, not a number if one of them is none."
+    return torch.stack([(a - b).norm()/a.norm() for a,b in zip(true, other)]).max().item()
+
+# %% ../nbs/06_fit.ipynb #208e7f46
+def networks(
+    method # What is trained
+)->list: # Its parts with parameters
+    "What can be compiled."
+    return [part for part in method.children() if any(True for _ in part.parameters())]
+
+def as_written(
+    method # What is trained
+):
+    "Take back what `compile_networks` did."
+    if not hasattr(method, "compiled"): return
+    for part in networks(method): part.compile(disable=True)
+    del method.compiled
 
 # %% ../nbs/06_fit.ipynb #ffdb8de8
 def compile_networks(
@@ -122,15 +138,16 @@ def compile_networks(
     precision:str="fp32" # "fp32" or "bf16"
 )->bool: # Are the compiled networks in use?
     "Compile the networks of a method if that changes no answer; else warn, and leave them as they are. The method remembers which, as `compiled`."
-    parts, dice, index = [part for part in method.children() if any(True for _ in part.parameters())], dice_for(0, 0), torch.arange(batch, device=images.device)
-    views = method.views(images[method.pick(index, dice).to(images.device)].to(next(method.parameters()).device), dice)
-    true, why = answer(method, views, index, dice, "fp32"), ""
-    most = 1e-3 + 2*apart(true, answer(method, views, index, dice, precision))
+    parts, dice, index, device = networks(method), dice_for(0, 0), torch.arange(batch, device=images.device), next(method.parameters()).device
+    views, why = method.views(images[method.pick(index, dice).to(images.device)].to(device), dice), ""
     try:
+        true = answer(method, views, index, dice, "fp32")
+        most = 1e-3 + 2*apart(true, answer(method, views, index, dice, precision))
         for part in parts: part.compile(backend=backend, dynamic=False)
         far = apart(true, answer(method, views, index, dice, precision))
         if not far <= most: why = f"their answers are off by {far:.1e}, but may be by {most:.1e}"
     except Exception as broke: why = f"{type(broke).__name__}: {str(broke)[:200]}"
+    if device.type == "cuda": torch.cuda.reset_peak_memory_stats(device) # the highest use of memory shall be that of the training
     method.compiled = not why
     if why:
         for part in parts: part.compile(disable=True)
@@ -146,8 +163,7 @@ def embed_all(
 )->torch.Tensor: # Features, N x d, float32
     "Features of all images with the networks in evaluation mode."
     method.eval()
-    with torch.compiler.set_stance("force_eager") if getattr(method, "compiled", False) else nullcontext():
-        features = torch.cat([method.embed(part.to(next(method.parameters(), part).device)).float() for part in images.split(chunk)])
+    features = torch.cat([method.embed(part.to(next(method.parameters(), part).device)).float() for part in images.split(chunk)])
     method.train()
     return features
 
@@ -194,7 +210,7 @@ def read_trace(
 )->list: # One dictionary a line; nothing where there is no trace
     "The trace of a checkpoint; `ValueError` naming the file if it is damaged."
     path = Path(checkpoint).with_suffix(".jsonl")
-    try: return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    try: return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else [] # the last line may be torn
     except ValueError as why: raise ValueError(f"{path} is not a trace of this loop: {why}") from None
 
 # %% ../nbs/06_fit.ipynb #e375981f
@@ -260,6 +276,10 @@ def look(
     evaluate=None # (features, clusters) -> numbers to write down
 )->dict: # What `evaluate` said
     "Features, clusters and numbers of this moment; the method refreshes what it keeps."
+    with torch.compiler.set_stance("force_eager") if getattr(method, "compiled", False) else nullcontext(): return looked(method, images, epoch, evaluate)
+
+def looked(method, images, epoch, evaluate):
+    "What `look` says, with the networks as they are now."
     features = embed_all(method, images)
     lost = (~features.isfinite().all(1)).sum().item()
     if lost: raise Diverged(f"the features of {lost} of {len(features)} images are no numbers after epoch {epoch}")
@@ -271,7 +291,7 @@ def look(
 # %% ../nbs/06_fit.ipynb #95ca28d4
 def fit(
     method, # What to train: answers `QUESTIONS`
-    images, # uint8, N x C x H x W, on the device where to train
+    images, # uint8, N x C x H x W, where the method is, or in ordinary memory where they are too many for a GPU
     *,
     epochs:int=1000, # Length of the schedule
     stop:int=None, # Last epoch of this run; None: the whole schedule
@@ -283,7 +303,7 @@ def fit(
     momentum:float=.9, # Of stochastic gradient descent
     weight_decay:float=5e-4, # On every parameter
     precision:str="auto", # "fp32", "bf16", or "auto": bf16 on a GPU, fp32 elsewhere
-    compiled:str="auto", # Networks of a step: none, as they are written; inductor or aot_eager, compiled with that; auto: inductor on a GPU, none elsewhere
+    compiled:str="none", # Networks of a step: as they are written, or compiled by inductor or aot_eager
     every:int=1, # Look at all images every so many epochs
     seed:int=0, # Of everything random
     evaluate=None, # (features, clusters) -> numbers to write down
@@ -296,9 +316,10 @@ def fit(
 )->list: # History: one dictionary an epoch
     "Train `method` on `images` and tell what happened, epoch by epoch."
     check_method(method)
+    if precision == "auto" and next(method.parameters(), images).is_cuda: precision = "bf16"
     plan = check_plan(images, epochs, stop, warmup, batch, lr, every, precision, seed, optimizer, schedule)
     if not callable(compiled) and compiled not in BACKENDS: raise ValueError(f"compiled is '{compiled}', but must be one of {', '.join(BACKENDS)}")
-    if compiled == "auto": compiled = "inductor" if next(method.parameters(), images).is_cuda else "none"
+    as_written(method)
     method.to(memory_format=torch.channels_last)
     if adopt: method.adopt(read_checkpoint(adopt)[0])
     if plan["stop"] == 0: return [{"epoch": 0, **look(method, images, 0, evaluate)}]
@@ -312,6 +333,7 @@ def fit(
     if compiled != "none" and done < plan["stop"]: compile_networks(method, images, compiled, batch, plan["precision"])
     epochs_left = tqdm(range(done, plan["stop"]), disable=not progress, initial=done, total=plan["stop"], unit="epoch")
     for _ in run_epochs(method, images, optimizer, epochs_left, plan, history, evaluate, checkpoint, save_s, until): pass
+    as_written(method)
     return history
 
 # %% ../nbs/06_fit.ipynb #4331476a

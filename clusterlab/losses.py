@@ -41,7 +41,7 @@ def noisy(
 )->Float[Tensor, "b d"]:
     "Features with isotropic Gaussian noise."
     pinned = f.is_cuda and dice.device.type == "cpu" # so that nobody waits for the copy
-    return f + sigma*torch.randn(f.shape, generator=dice, device=dice.device, pin_memory=pinned).to(f, non_blocking=f.device.type != "cpu")
+    return f + sigma*torch.randn(f.shape, generator=dice, device=dice.device, pin_memory=pinned).to(f.device, non_blocking=f.device.type != "cpu").to(f)
 
 # %% ../nbs/03_losses.ipynb #ec3fbe21
 @jaxtyped(typechecker=beartype)

@@ -126,6 +126,7 @@ def _gradient(y, pairs, sizes, exaggeration=1., push=_push):
     return 4*(pull - force/z)
 
 # %% ../nbs/05_maps.ipynb #fe1a6b14
+@_in_full()
 def _start(x, seed):
     "The first places: two principal components, the first with deviation 1e-4, and noise of a hundredth of that (n 2)."
     dice, x = torch.Generator().manual_seed(seed), x - x.mean(0)

@@ -419,7 +419,7 @@ def check_cut(self:UNIC)->tuple: # Shape of what is kept of a view
     x = torch.linspace(-2, 2, c*s*s).view(1, c, s, s)
     self.eval()
     try: kept, whole = self.early(x), self.seen(x); fine = torch.allclose(self.late(kept), whole, rtol=1e-3, atol=1e-4)
-    except (AttributeError, RuntimeError, TypeError): fine = False
+    except (AttributeError, RuntimeError, StopIteration, TypeError): fine = False
     self.train()
     if not fine: raise ValueError(f"fixed_views is {self.fixed_views}, but {type(self.trunk).__name__} is not the sum of its parts as we know them: nothing can be kept of it, fixed_views must be 0")
     return tuple(kept.shape[1:])
@@ -493,8 +493,8 @@ def plain_tokens(self:UNIC, images): # uint8, b c h w
     self.keep(images.device)
     key = images.data_ptr(), images._version, images.shape, images.stride()
     if key in self.plain: return self.plain[key][1].float()
-    tokens = self.early(plain_views(images, self.recipe))
-    if sum(len(seen) for seen,_ in self.plain.values()) + len(images) <= len(self.lists): self.plain[key] = images, tokens.to(self.kept_kind)
+    tokens = self.early(plain_views(images, self.recipe)) # kept for parts of a tensor of all images, not for what was just brought from elsewhere
+    if images._is_view() and sum(len(seen) for seen,_ in self.plain.values()) + len(images) <= len(self.lists): self.plain[key] = images, tokens.to(self.kept_kind)
     return tokens
 
 # %% ../../nbs/methods/unic.ipynb #32349fcb
