@@ -11,7 +11,7 @@ HEAD = """# Speed
 
 Measured by `make bench`, written by `bench/speed.py` from `bench/results`; what each goal means stands at the head of its script in `bench/`.
 
-- *times as fast*: CPU seconds of the other over ours, ratio of the medians; in brackets the quartiles within a round, in which all take turns in one process. Below 1 we are slower.
+- *times as fast*: CPU seconds, or seconds on the clock where the row says so, of the other over ours, ratio of the medians; in brackets the quartiles within a round, in which all take turns in one process. Below 1 we are slower.
 - *must* and *stretch* are goals that were set before measuring. A limit in seconds is on the clock, and depends on the machine.
 - Made-up features and random pixels serve for speed alone.
 
@@ -79,6 +79,7 @@ RACE = """
 
 G19, by `clusterlab bench speedrun`. A run has reached a level if its last epoch is at or above it; the first crossing on the way is told beside it and is no result, for only labels can see it. Minutes on the clock: the median of all seeds that have run, in brackets the
 fastest and the slowest. The clock runs from just before the process is started, with imports, reading and the warm-up, to the look at all images after the last epoch.
+The verdict asks the slowest seed, while the table shows the median.
 
 | recipe | ACC | epochs | ACC of the last epoch | reached | minutes to the last epoch | first crossing, minutes | goal | verdict |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
