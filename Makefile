@@ -49,8 +49,9 @@ $(READY): settings.ini setup.py
 	"$(BIN)/clusterlab" --help >/dev/null; \
 	touch "$(READY)"
 
-reproduce: $(READY) ## Train what is missing, write tables and figures (FRESH=1: everything again, in fresh/)
-	@$(if $(FRESH),rm -rf fresh/runs fresh/tables fresh/figures;) "$(BIN)/clusterlab" reproduce $(TARGET) --budget $(BUDGET) --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FRESH),--runs_root fresh/runs --out fresh)
+# FRESH=1 goes on where it stopped, as the usual command does.
+reproduce: $(READY) ## Train what is missing, write tables and figures (FRESH=1: everything again, in fresh/; delete that folder to begin again)
+	@"$(BIN)/clusterlab" reproduce $(TARGET) --budget $(BUDGET) --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FRESH),--runs_root fresh/runs --out fresh)
 
 report: $(READY) ## Write tables and figures from the records, without running anything
 	@"$(BIN)/clusterlab" report

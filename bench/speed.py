@@ -11,7 +11,7 @@ HEAD = """# Speed
 
 Measured by `make bench`, written by `bench/speed.py` from `bench/results`; what each goal means stands at the head of its script in `bench/`.
 
-- *times as fast*: CPU seconds of the other over ours, ratio of the medians; in brackets the quartiles within a round, in which all take turns in one process. Below 1 we are slower.
+- *times as fast*: CPU seconds, or seconds on the clock where the row says so, of the other over ours, ratio of the medians; in brackets the quartiles within a round, in which all take turns in one process. Below 1 we are slower.
 - *must* and *stretch* are goals that were set before measuring. A limit in seconds is on the clock, and depends on the machine.
 - Made-up features and random pixels serve for speed alone.
 
@@ -67,10 +67,11 @@ def raced(told):
         done, goal = list(level["runs"].values()), level.get("must", level.get("stretch"))
         if not done: continue
         reached, crossed, least = [run for run in done if run["reached"]], [run["first"]["seconds"]/60 for run in done if run["first"]], len(told["made"]["seeds"])
-        minutes, epochs = [run["seconds"]/60 for run in done], sorted({run["epochs"] for run in done})
+        ended = [run for run in done if run["acc"] is not None] # the others broke, and have missed the level
+        minutes, epochs = [run["seconds"]/60 for run in ended], sorted({run["epochs"] for run in done})
         fine = len(reached) == len(done) and max(minutes) <= (goal or 0)
         said = "" if goal is None else f"open, {len(done)} of {least} seeds" if len(done) < least else ("stretch met" if "stretch" in level else "met") if fine else "**not met**"
-        yield [told["made"]["what"], f"{level['acc']:g}", " or ".join(map(str, epochs)), spread([run["acc"] for run in done], "{:.4f}".format), f"{len(reached)} of {len(done)}", spread(minutes, "{:.2f}".format),
+        yield [told["made"]["what"], f"{level['acc']:g}", " or ".join(map(str, epochs)), spread([run["acc"] for run in ended], "{:.4f}".format) if ended else "broke", f"{len(reached)} of {len(done)}", spread(minutes, "{:.2f}".format) if ended else "never",
                f"{spread(crossed, '{:.2f}'.format)}, {len(crossed)} of {len(done)}" if crossed else "never", "" if goal is None else f"{goal:g} min", said]
 
 
@@ -79,6 +80,7 @@ RACE = """
 
 G19, by `clusterlab bench speedrun`. A run has reached a level if its last epoch is at or above it; the first crossing on the way is told beside it and is no result, for only labels can see it. Minutes on the clock: the median of all seeds that have run, in brackets the
 fastest and the slowest. The clock runs from just before the process is started, with imports, reading and the warm-up, to the look at all images after the last epoch.
+The verdict asks the slowest seed, while the table shows the median. A run that broke has missed its level, and has no minutes.
 
 | recipe | ACC | epochs | ACC of the last epoch | reached | minutes to the last epoch | first crossing, minutes | goal | verdict |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |

@@ -226,6 +226,7 @@ def test_verify(folder):
     load(folder)
     words = ("data", "verify", folder, "--root", folder.parent/"root")
     for file in BROKEN: assert f"BAD {file}" in command(*words).out
+    assert f"2 files of {folder}, or of what was decoded from it, cannot be read\n" in command(*words).err
     assert "18 images of 8 px, checksums match" in command(*words).out
     flip(places(folder)[0]/"images.npy", 128 + 6*3*SIZE**2) # in the second of five blocks
     load(folder)
@@ -341,6 +342,7 @@ def test_same_record(folder, monkeypatch):
         root = folder.parent/f"root{large}"
         said = command("run", "pipcdr", "--dataset", folder, "--k", "2", "--set", "batch=4", "--root", root, *sandbox(root/"runs"))
         assert said.code == 0, said.err
+        assert f"2 of 20 files of {folder} cannot be read and are left out, first {BROKEN[0]}" in said.out
         assert len(places(folder, root.name)) == (large == 0)
         found.append({path.relative_to(root): record for path,record in records(root/"runs").items()})
     assert len(found[0]) == 2 and found[0] == found[1]

@@ -165,6 +165,14 @@ def test_data_absent(tmp_path):
     assert "clusterlab data get cifar10" in said.err
 
 
+def test_disk_fails(monkeypatch):
+    "What the system refuses is told in one line too."
+    def refuse(*given, **more): raise OSError(28, "No space left on device", "journal")
+    monkeypatch.setattr("clusterlab.data.verify", refuse)
+    said = command("data", "verify", "digits")
+    assert (said.code, said.err) == (1, "clusterlab: [Errno 28] No space left on device: 'journal'\n")
+
+
 # What goes wrong on the way
 
 LONG = ["run", "byol", "--set", "limit=128", "epochs=8", "start=0."]

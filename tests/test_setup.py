@@ -1,6 +1,5 @@
 """What a newcomer gets: bounds, versions, licence, commands, README."""
 import re
-import shlex
 import subprocess
 import tomllib
 from configparser import ConfigParser
@@ -123,12 +122,12 @@ def plan(*words):
 
 
 def test_make_reproduce():
-    "The committed records are touched only where something is missing; FRESH stays in a folder of its own."
+    "The committed records are touched only where something is missing; FRESH stays in a folder of its own, and deletes nothing."
     usual, fresh = plan("reproduce"), plan("reproduce", "FRESH=1")
     assert any("clusterlab\" reproduce all --budget laptop --jobs 2" in line for line in usual)
     assert not any("fresh" in line for line in usual)
-    assert any("rm -rf fresh/runs fresh/tables fresh/figures;" in line and "--runs_root fresh/runs --out fresh" in line for line in fresh)
-    assert shlex.split(fresh[-1])[:5] == ["rm", "-rf", "fresh/runs", "fresh/tables", "fresh/figures;"], "only what the command makes is emptied"
+    assert any(line.endswith("--runs_root fresh/runs --out fresh") for line in fresh)
+    assert not any("rm " in line for line in fresh), "the same command goes on"
 
 
 def test_make_wheels():
