@@ -192,7 +192,7 @@ def git_commit(
     try:
         head = git("rev-parse", "--short=12", "HEAD")
         if head.returncode: return "unknown"
-        changed = git("status", "--porcelain", "--", "nbs", "clusterlab", "experiments", "settings.ini").stdout.strip()
+        changed = git("status", "--porcelain", "--", *(f":/{name}" for name in ("nbs", "clusterlab", "experiments", "settings.ini"))).stdout # from the top, wherever we stand.strip()
         return head.stdout.strip() + ("+" if changed else "")
     except (OSError, subprocess.TimeoutExpired): return "unknown"
 
