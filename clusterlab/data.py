@@ -8,6 +8,7 @@ __all__ = ['STL10_CLASSES', 'SUFFIXES', 'SPLITS', 'LARGE', 'BLOCK', 'DECODER', '
            'long_tail', 'known_labels', 'gcd_imagenet100', 'Check', 'Source', 'resize', 'load', 'available', 'verify']
 
 # %% ../nbs/00_data.ipynb #b8a39066
+import errno
 import fcntl
 import hashlib
 import json
@@ -204,13 +205,19 @@ def _files(folder:Path)->list[str]:
     "Image files as paths below the folder, with `/`, in the same order on every machine."
     return sorted(path.relative_to(folder).as_posix() for path in _below(folder))
 
+def _passing(why:Exception)->bool:
+    "Does it say something about this moment, and nothing about the file? Pillow's own errors have no number."
+    return isinstance(why, MemoryError) or isinstance(why, OSError) and why.errno not in (None, errno.ENOENT, errno.EACCES, errno.ELOOP)
+
 def _decode_all(
-    folder:Path, files:list[str], size:int
+    folder:Path, files:list[str], size:int, strict:bool=False
 )->tuple[Tensor, list[int], dict[str, str]]: # Images, number of the file of each, reason for each unreadable file
-    "Decode files in their order, whatever some of them hold."
+    "Decode files in their order, whatever some of them hold; `strict` stops where the trouble may pass."
     def attempt(file):
         try: return _decode(folder/file, size)
-        except Exception as e: return f"{type(e).__name__}: {e}".replace(str(folder/file), file)
+        except Exception as e:
+            if strict and _passing(e): raise OSError(f"{str(folder/file)!r} could not be read ({type(e).__name__}: {e}); when that has passed, load again: it goes on there") from e
+            return f"{type(e).__name__}: {e}".replace(str(folder/file), file)
     Image.init()
     images, kept, bad = torch.empty(len(files), 3, size, size, dtype=torch.uint8), [], {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -232,7 +239,7 @@ def _place(folder:Path, files:list[str], labels:Tensor|None, size:int, root:Path
     for file, label in zip(files, [None]*len(files) if labels is None else labels.tolist()):
         try: stat = (folder/file).stat()
         except OSError: stat = None # a link to nothing
-        digest.update(repr((file, label, stat and (stat.st_size, stat.st_mtime_ns))).encode())
+        digest.update(repr((file, label, stat and (stat.st_size, stat.st_mtime_ns, os.access(folder/file, os.R_OK)))).encode())
     return root/"decoded"/digest.hexdigest()[:16], head
 
 # %% ../nbs/00_data.ipynb #7d1bfeaa
@@ -281,25 +288,35 @@ def _finished(place:Path)->list[dict]: # Its journal, empty if the images are no
     return notes if whole and all(_right(path, notes, i) for i in {0, last//2, last}) else []
 
 # %% ../nbs/00_data.ipynb #0c92b8da
-def _resume(place:Path, head:dict)->list[dict]: # The head, and the notes of the blocks that are there
+def _resume(place:Path, head:dict, folder:Path)->list[dict]: # The head, and the notes of the blocks that are there
     "Take up what was left, finished or not: everything up to the first block that is wrong."
-    draft, done = place/"draft.npy", place/"images.npy"
-    if done.exists(): os.replace(done, draft)
+    draft, done, one = place/"draft.npy", place/"images.npy", 3*head["size"]**2
     draft.touch()
+    copied = done.exists()
     notes = [head, *(note for note in _notes(place) if "bad" in note)]
-    right = next((i for i in range(len(notes) - 1) if not _right(draft, notes, i)), len(notes) - 1)
+    right = next((i for i in range(len(notes) - 1) if not _right(done if copied else draft, notes, i)), len(notes) - 1)
     notes = notes[:right + 1]
-    (place/"journal").write_text("".join(_line(place, i, note) for i, note in enumerate(notes)))
-    os.truncate(draft, _START + _ends(notes)[-1]*3*head["size"]**2)
+    there = _ends(notes)[-1]
+    _need_room(place, folder, (max(0, head["files"] - BLOCK*right) + copied*there)*one)
+    (place/"journal.part").write_text("".join(_line(place, i, note) for i, note in enumerate(notes)))
+    os.replace(place/"journal.part", place/"journal")
+    if copied: _copy(done, draft, _START + there*one); done.unlink()
+    os.truncate(draft, _START + there*one)
     return notes
 
-# %% ../nbs/00_data.ipynb #1bbc53fb
+# %% ../nbs/00_data.ipynb #ffecac72
+def _copy(done:Path, draft:Path, length:int)->None:
+    "The beginning of a file into another one."
+    with done.open("rb") as old, draft.open("wb") as new:
+        for start in range(0, length, 2**24): new.write(old.read(min(2**24, length - start)))
+
 def _need_room(place:Path, folder:Path, need:int)->None:
-    "Enough free disk, or an error before anything is decoded."
+    "Enough free disk, or an error before anything is decoded or cut off."
     have = shutil.disk_usage(place).free
     if need > have: raise ValueError(f"folder: decoded, {str(folder)!r} needs {need/1e9:.2f} GB of disk, and {str(place.parent)!r} has {have/1e9:.2f} GB "
         "free. Free some, choose a smaller size, or let CLUSTERLAB_DATA name a roomier folder")
 
+# %% ../nbs/00_data.ipynb #1bbc53fb
 def _map(path:Path)->Tensor:
     "A tensor that is read from a file as it is used; what is written into it never reaches the file."
     try: return torch.from_numpy(np.load(path, mmap_mode="c"))
@@ -311,17 +328,19 @@ def _map(path:Path)->Tensor:
 # %% ../nbs/00_data.ipynb #974f0d03
 def _make(place:Path, head:dict, folder:Path, files:list[str], labels:Tensor|None)->list[dict]: # The journal
     "Decode what is not there yet, with a bar on a terminal."
-    notes, draft, size = _resume(place, head), place/"draft.npy", head["size"]
+    notes, draft, size = _resume(place, head, folder), place/"draft.npy", head["size"]
     done = min(BLOCK*(len(notes) - 1), len(files))
-    _need_room(place, folder, (len(files) - done)*3*size**2)
     bar = tqdm(total=len(files), initial=done, desc="decode once", unit="image", disable=None)
     with bar, draft.open("ab") as pixels, (place/"journal").open("a") as journal:
         for part in (files[i:i + BLOCK] for i in range(done, len(files), BLOCK)):
-            images, _, bad = _decode_all(folder, part, size)
+            images, _, bad = _decode_all(folder, part, size, strict=True)
             notes.append(dict(bad=bad, checksum=checksum(images)))
             pixels.write(images.numpy()); pixels.flush()
             journal.write(_line(place, len(notes) - 1, notes[-1])); journal.flush()
             bar.update(len(part))
+    if _place(folder, files, labels, size, place.parents[1])[0] != place:
+        (place/"journal").unlink() # of some files we do not know what was decoded
+        raise OSError(f"files of {str(folder)!r} changed while they were decoded; load again")
     bad = {file for note in notes[1:] for file in note["bad"]}
     kept = [i for i, file in enumerate(files) if file not in bad]
     return _finish(place, notes, None if labels is None else labels[kept]) if kept else notes

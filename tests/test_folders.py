@@ -137,19 +137,47 @@ def test_killed(folder, asked):
     assert content(folder) == content(folder, "another")
 
 
-@pytest.mark.parametrize("pixels, line", [(b"half a block", ""), (b"", '0123456789abcdef {"bad": {}, "check')], ids=["pixels", "journal"])
-def test_torn(folder, monkeypatch, pixels, line):
-    "Stopped within a block, or within a line of the journal."
+def interrupted(folder, name, why=KeyboardInterrupt):
+    "Load until a file is reached."
     def stop(path, size, real=data._decode):
-        if path.name == "13.jpg": raise KeyboardInterrupt
+        if path.name == name: raise why
         return real(path, size)
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(data, "_decode", stop)
-        with pytest.raises(KeyboardInterrupt): load(folder)
+        with pytest.raises((KeyboardInterrupt, OSError)) as said: load(folder)
+    return str(said.value)
+
+
+@pytest.mark.parametrize("pixels, line", [(b"half a block", ""), (b"", '0123456789abcdef {"bad": {}, "check')], ids=["pixels", "journal"])
+def test_torn(folder, pixels, line):
+    "Stopped within a block, or within a line of the journal."
+    interrupted(folder, "13.jpg")
     with (places(folder)[0]/"draft.npy").open("ab") as f: f.write(pixels)
     with (places(folder)[0]/"journal").open("a") as f: f.write(line)
     same(load(folder), load(folder, "another"))
     assert content(folder) == content(folder, "another")
+
+
+@pytest.mark.parametrize("why", [OSError(5, "Input/output error"), OSError(24, "Too many open files"), MemoryError()], ids=lambda why: str(why.args[:1]))
+def test_passing_trouble(folder, asked, why):
+    "What says nothing about a file is told and not written down: the next load goes on at that block."
+    said = interrupted(folder, "13.jpg", why)
+    assert "b/13.jpg" in said and type(why).__name__ in said and "load again" in said
+    asked.clear()
+    same(load(folder), load(folder, keep=False))
+    assert sorted(asked)[:8] == [f"{i:02}.jpg" for i in range(8)] and asked.count("11.jpg") == 1 and asked.count("12.jpg") == 2 # the second load is into memory
+
+
+def test_changed_meanwhile(folder, monkeypatch):
+    "A file that changes while others are decoded: an error, and the next load begins anew."
+    def decode(path, size, real=data._decode):
+        if path.name == "13.jpg": touch(folder)
+        return real(path, size)
+    with monkeypatch.context() as patched:
+        patched.setattr(data, "_decode", decode)
+        with pytest.raises(OSError, match="changed while they were decoded; load again"): load(folder)
+    assert not (places(folder)[0]/"images.npy").exists() and not (places(folder)[0]/"journal").exists()
+    same(load(folder), load(folder, keep=False))
 
 
 def test_two_at_once(folder):
@@ -208,6 +236,16 @@ def test_damage(folder, asked, what):
     assert len(asked) == blocks*BLOCK
 
 
+def test_damage_under_others(folder):
+    "Whoever has the damaged file open keeps it as it was: its pixels do not vanish under a running training."
+    mapped = load(folder).images
+    whole = mapped.clone()
+    flip(places(folder)[0]/"images.npy", -1)
+    harmed = mapped.clone()
+    again = load(folder).images
+    assert torch.equal(again, whole) and torch.equal(mapped, harmed) and not torch.equal(harmed, whole)
+
+
 def test_foreign_journal(folder, asked):
     "The journal of another size does not count."
     data.load(folder, folder.parent/"root", size=9, keep=True)
@@ -253,6 +291,20 @@ def test_changed(folder, change):
     assert len(places(folder)) == 2 and before == {file: (old/file).read_bytes() for file in before}
 
 
+def test_rights(folder, monkeypatch):
+    "A file that may not be read is tried again when it may. Root may read all, so rights are asked as for others."
+    def decode(path, size, real=data._decode):
+        if not allowed(path, os.R_OK): raise PermissionError(13, "Permission denied", str(path))
+        return real(path, size)
+    def allowed(path, mode): return bool(os.stat(path).st_mode & 0o444)
+    monkeypatch.setattr(os, "access", allowed)
+    monkeypatch.setattr(data, "_decode", decode)
+    (folder/"a/01.jpg").chmod(0)
+    assert load(folder).skipped == ("a/01.jpg", *BROKEN)
+    (folder/"a/01.jpg").chmod(0o644)
+    assert load(folder).skipped == BROKEN
+
+
 def test_new_class_elsewhere(tmp_path):
     "A class that comes into `val` changes the numbers of the classes in `train`, though no file there has changed."
     for file in ("train/ant", "train/cow", "val/ant", "val/cow"):
@@ -281,8 +333,11 @@ def test_no_room(folder, asked, monkeypatch):
     with pytest.raises(ValueError, match=r"photos.* needs 1\.00 GB .* has 1\.00 GB free"): load(folder)
     assert asked == []
     monkeypatch.setattr(data.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
-    load(folder)
-    cut(places(folder)[0]/"images.npy")
+    interrupted(folder, "17.jpg")
+    monkeypatch.setattr(data.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9//5 - 1))
+    before = (places(folder)[0]/"draft.npy").read_bytes()
+    with pytest.raises(ValueError, match=r"needs 0\.20 GB"): load(folder)
+    assert (places(folder)[0]/"draft.npy").read_bytes() == before
     monkeypatch.setattr(data.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9//5))
     load(folder)
 
