@@ -90,6 +90,8 @@ def run(
     record = desk.execute(wish, device, progress=sys.stderr.isatty())
     print(desk.one_line(record["scores"]), "(from its record)" if was == "finished" else f"in {time.monotonic() - started:.1f} s")
     print("record", desk.short_path(wish.path))
+    clusters = wish.state.with_name("clusters.csv")
+    if clusters.exists(): print("clusters", desk.short_path(clusters))
 
 # %% ../nbs/11_cli.ipynb #ab11c8ee
 def reproduce(

@@ -170,3 +170,6 @@ def test_speedrun_page(toy_race, tmp_path, monkeypatch):
     told["levels"]["0.15"]["runs"]["1"] |= {"reached": False}
     speedrun.write(tmp_path/"speedrun_made.json", told)
     assert "| 1 of 2 | 0.70 (0.50 to 0.90) |" in speed["page"](tmp_path) and "| 1 min | **not met** |" in speed["page"](tmp_path)
+    told["levels"]["0.15"]["runs"]["1"] |= {"acc": None, "seconds": None, "first": None}
+    speedrun.write(tmp_path/"speedrun_made.json", told)
+    assert "| 1 of 2 | 0.50 |" in speed["page"](tmp_path), "a run that broke has missed its level"

@@ -64,7 +64,7 @@ def test_own_images(tmp_path, method, labelled):
     assert ("acc" in found[0]["scores"]) == labelled
     assert str(tmp_path) not in str(found[0]), "a record names no folder of this machine"
     rows = next((tmp_path/"runs"/method).glob("*/*/clusters.csv")).read_text().split()
-    assert rows[0] == "file,cluster" and [row.split(",")[0] for row in rows[1:]] == list(data.load(str(folder)).files) and {row.split(",")[1] for row in rows[1:]} <= {"0", "1"}
+    assert "clusters.csv" in said.out and rows[0] == "file,cluster" and [row.split(",")[0] for row in rows[1:]] == list(data.load(str(folder)).files) and {row.split(",")[1] for row in rows[1:]} <= {"0", "1"}
 
 
 def test_own_images_need_k(tmp_path):
