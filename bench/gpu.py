@@ -10,7 +10,6 @@ import sys
 import time
 import traceback
 from importlib.util import find_spec
-from itertools import cycle
 import torch
 import trunk
 from clusterlab import fit, maps, targets, views
@@ -20,7 +19,7 @@ from clusterlab.methods.pipcdr import PIPCDR
 from clusterlab.methods.propos import ProPos
 from peers import against_lightly, against_loop, by_torchvision, endless
 from knn import made_up
-from rivals import against, report, toy
+from rivals import against, report, stepping, toy
 
 METHODS = {"BYOL": BYOL, "PIPCDR": PIPCDR, "ConNR": ConNR}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,27 +50,29 @@ def stepper(cls, images, batch, backend=None):
     "A function that makes one step of a method with a ResNet-18 of 32 pixels; None if its networks shall be compiled and cannot."
     facts = dict(n=len(images), channels=3, size=32, mean=(.49, .48, .45), std=(.25, .24, .26))
     method = cls(facts, 10, backbone="small" if toy() else "resnet18", **({"hidden": 64, "dim": 16} if toy() else {})).to(DEVICE).to(memory_format=torch.channels_last)
-    optimizer, dice = fit.optimizer_for(method), torch.Generator().manual_seed(0)
     fit.look(method, images[:2048], 1) if len(images) <= 2048 else method.refresh(torch.randn(len(images), method.dim, device=DEVICE), 1)
     method.train()
     if backend and not fit.compile_networks(method, images, backend, batch, "bf16"): return None # it warns and says why
-    order = cycle(fit.batches(len(images), batch, dice, DEVICE))
-    def one():
-        fit.step(method, images, next(order), dice, optimizer, .01, .01, "bf16")
-        method.stepped(.9)
-    return one
+    return stepping(method, images, batch, "bf16")
+
+
+def turns(ones, windows, each, lead=0):
+    "Seconds a step of each, a window of each in turn, every round in another order; before it as many steps as its data loader may have kept ready."
+    times, dice = {name: [] for name in ones}, random.Random(0)
+    for _ in range(windows):
+        for name in dice.sample(list(ones), len(ones)):
+            for _ in range(lead): ones[name]()
+            times[name].append(seconds(ones[name], each))
+    return times
 
 
 def steps(images, batch, windows, each):
-    "Milliseconds a step of each method, a window of each in turn, every round in another order."
-    ones, dice = {name: stepper(cls, images, batch) for name,cls in METHODS.items()}, random.Random(0)
+    "Seconds a step of each method."
+    ones = {name: stepper(cls, images, batch) for name,cls in METHODS.items()}
     compiled = stepper(BYOL, images, batch, "aot_eager" if toy() else "inductor")
     if compiled: ones["BYOL, compiled"] = compiled
     for one in ones.values(): seconds(one, each)
-    times = {name: [] for name in ones}
-    for _ in range(windows):
-        for name in dice.sample(list(ones), len(ones)): times[name].append(seconds(ones[name], each))
-    return times
+    return turns(ones, windows, each)
 
 
 def step_part(started):
@@ -116,24 +117,13 @@ def trunk_part(started):
     name, side, n, batch, windows, each = ("test_vit", 32, 64, 8, 2, 2) if toy() else ("vit_base_patch16_224", 224, 2048, 128, 7, 10)
     images = torch.randint(256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     methods = trunk.rivals(images, name, side, "bf16")
-    steps = {label: trunk.stepper(method, images, batch, "bf16") for label,method in methods.items()}
+    ones = {label: trunk.stepper(method, images, batch, "bf16") for label,method in methods.items()}
     lookers = {label: trunk.looker(method, images) for label,method in methods.items()}
-    for one in (*lookers.values(), *steps.values()): seconds(one, 2)
+    for one in (*lookers.values(), *ones.values()): seconds(one, 2)
     looks = {label: seconds(look, 2) for label,look in lookers.items()}
-    turns = [{label: seconds(one, each) for label,one in steps.items()} for _ in range(windows)]
     save("gpu_trunk", started, goal="G17", what=f"one step of UNIC, {name}, last block tuned, batch {batch} ({3*batch} views), bf16", data="random weights and pixels", ours=trunk.OURS,
-         rows=against({label: [turn[label] for turn in turns] for label in steps}, trunk.OURS), must={trunk.OTHER: 2.8}, stretch={trunk.OTHER: 3.5},
+         rows=against(turns(ones, windows, each), trunk.OURS), must={trunk.OTHER: 2.8}, stretch={trunk.OTHER: 3.5},
          checks={"a look at all images, times as fast": round(looks[trunk.OTHER]/looks[trunk.OURS], 2), "kept of an image, its view and the plain one, MB": round(methods[trunk.OURS].kept_bytes/n/1e6, 2)})
-
-
-def turns(ones, windows, each, lead):
-    "Seconds a step of each, a window of each in turn; before it as many steps as its data loader may have kept ready."
-    times, dice = {name: [] for name in ones}, random.Random(0)
-    for _ in range(windows):
-        for name in dice.sample(list(ones), len(ones)):
-            seconds(ones[name], lead)
-            times[name].append(seconds(ones[name], each))
-    return times
 
 
 def quickest(images, batch, counts, each):

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
-from clusterlab import fit, nets
+from clusterlab import nets
 from clusterlab.methods.byol import BYOL
 from clusterlab.methods.connr import ConNR
 from clusterlab.methods.propos import ProPos
-from rivals import peer
+from rivals import peer, stepping
 
 MEAN, STD, K, DIM = (.4914, .4822, .4465), (.2470, .2435, .2616), 10, 256 # Of the images; clusters; length of a feature
 
@@ -51,11 +51,7 @@ def build(cls, images, net, hidden):
 
 def ours(method, images, batch):
     "A function that makes one step of a method of ours."
-    method, optimizer, dice = method.to(memory_format=torch.channels_last), fit.optimizer_for(method), torch.Generator().manual_seed(0)
-    def one():
-        fit.step(method, images, torch.randperm(len(images), generator=dice)[:batch], dice, optimizer, .01, .01, "bf16" if images.is_cuda else "fp32")
-        method.stepped(.9)
-    return one
+    return stepping(method.to(memory_format=torch.channels_last), images, batch, "bf16" if images.is_cuda else "fp32")
 
 
 def moved(views, device, tuned):

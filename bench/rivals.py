@@ -6,10 +6,11 @@ import statistics
 import sys
 import time
 from importlib import import_module
+from itertools import cycle
 from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
-from clusterlab import reproduce as desk, runs
+from clusterlab import fit, reproduce as desk, runs
 
 RESULTS = Path(__file__).resolve().parent/"results"
 os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "LIGHTLY_DID_VERSION_CHECK": "True"} # Else these two, or older ones of them, ask the network for a newer version of themselves
@@ -19,6 +20,16 @@ def peer(name):
     "Another library that only the benchmarks use; None, and a line that says so, where it is not installed."
     try: return import_module(name)
     except ImportError as why: print(f"{name} is left out, for it cannot be imported ({why}); `make bench` installs it", file=sys.stderr)
+
+
+def stepping(method, images, batch, precision="fp32", rate=.01, **how):
+    "A function that makes one step of a method of ours, in training mode; how: of the optimiser."
+    optimizer, dice = fit.optimizer_for(method, **how), torch.Generator().manual_seed(0)
+    order = cycle(fit.batches(len(images), batch, dice, images.device))
+    def one():
+        fit.step(method, images, next(order), dice, optimizer, rate, rate, precision)
+        method.stepped(.9)
+    return one
 
 
 def compete(rivals, rounds, warm=1):

@@ -9,7 +9,7 @@ from clusterlab import fit, reproduce as desk
 from clusterlab.methods.connr import ConNR
 from clusterlab.methods.propos import ProPos
 from peers import against_lightly, against_loop
-from rivals import against, compete, report, toy
+from rivals import against, compete, report, stepping, toy
 
 METHODS = dict(byol="BYOL", propos="ProPos", pipcdr="PIPCDR", connr="ConNR")
 
@@ -18,15 +18,9 @@ def stepper(name, batch):
     "A function that makes one step of a method whose clusters are known, as after its first look at all images."
     run = desk.settle(name, "digits", "laptop", 0, batch=batch, start=0.)
     images, method, config = desk.images_of_run(run).images, desk.build(run), run.spec["config"]
-    optimizer, dice = fit.optimizer_for(method, config["momentum"], config["weight_decay"], config["optimizer"]), torch.Generator().manual_seed(0)
     method.to(memory_format=torch.channels_last)
     fit.look(method, images, 1)
-    method.train()
-    def one():
-        index = torch.randperm(len(images), generator=dice)[:batch]
-        fit.step(method, images, index, dice, optimizer, .01, .01, "fp32")
-        method.stepped(.7)
-    return one
+    return stepping(method.train(), images, batch, **{name: config[name] for name in ("momentum", "weight_decay", "optimizer")})
 
 
 def contests(n, batch, few):

@@ -8,7 +8,7 @@ import time
 import torch
 from clusterlab import fit
 from clusterlab.methods.unic import UNIC
-from rivals import against, compete, report, toy
+from rivals import against, compete, report, stepping, toy
 
 OURS, OTHER = "UNIC, trunk kept", "UNIC, trunk asked at every step"
 
@@ -26,8 +26,7 @@ def rival(images, name, size, kept, precision="fp32"):
 
 def stepper(method, images, batch, precision="fp32"):
     "A function that makes one step."
-    optimizer, dice = fit.optimizer_for(method, optimizer="adam", weight_decay=0.), torch.Generator().manual_seed(0)
-    return lambda: fit.step(method, images, torch.randperm(len(images), generator=dice)[:batch], dice, optimizer, 1e-4, 1e-4, precision)
+    return stepping(method, images, batch, precision, 1e-4, optimizer="adam", weight_decay=0.)
 
 
 def looker(method, images):

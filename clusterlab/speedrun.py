@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTED', 'KEYS', 'MORE', 'GOALS', 'judged', 'crossed', 'clocked', 'recipes', 'check_recipe', 'Lap', 'laps',
-           'cpu_hours', 'device_for', 'race', 'outcome', 'go', 'result', 'write', 'speedrun', 'compete']
+           'cpu_hours', 'device_for', 'race', 'outcome', 'go', 'result', 'speedrun', 'compete']
 
 # %% ../nbs/09_speedrun.ipynb #7a5fafe9
 import fcntl
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import torch
-from . import fit as fitting, reproduce as desk, runs
+from . import artefacts, fit as fitting, reproduce as desk, runs
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -183,16 +183,6 @@ def result(
     facts = {n: everything[0].run.spec["dataset"][n] for n in ("name", "n", "protocol", "checksum")}
     return dict(goal="G19", recipe=name, made={n: v for n,v in recipe.items() if n != "level"}, images=facts, counted=COUNTED, levels=levels, receipt=receipt)
 
-def write(
-    path, # Where it shall lie
-    told:dict # From `result`
-):
-    "Write a result atomically."
-    draft = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.part")
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text(runs.compact(told, 5) + "\n")
-    os.replace(draft, path)
-
 # %% ../nbs/09_speedrun.ipynb #92cba535
 def speedrun(
     name:str="cifar10", # A name of `recipes`
@@ -219,6 +209,7 @@ def speedrun(
     compete(name, recipe, everything, asked, until, path, device, say)
     return asked
 
+# %% ../nbs/09_speedrun.ipynb #018e110b
 def compete(name, recipe, everything, asked, until, path, device, say):
     "Lap after lap, the result written after each; what broke is told at the end."
     started, broken = time.monotonic(), []
@@ -226,6 +217,8 @@ def compete(name, recipe, everything, asked, until, path, device, say):
         try: how = go(lap, until)
         except RuntimeError as why: broken.append(str(why)); how = f"broke: {why}"
         say(f"{name} {lap.level:g}, seed {lap.run.spec['seed']}: {how}")
-        if path: write(path, result(name, recipe, everything, runs.receipt(started, desk.device_name(device), torch.get_num_threads(), 0.)))
+        if not path: continue
+        told = result(name, recipe, everything, runs.receipt(started, desk.device_name(device), torch.get_num_threads(), 0.))
+        artefacts.write(path.parent, {path.name: (runs.compact(told, 5) + "\n").encode()})
     if path: say(f"{desk.short_path(path)}; python bench/speed.py puts it on its page")
     if broken: raise RuntimeError("some laps broke:\n" + "\n".join(broken))
