@@ -40,8 +40,8 @@ def test_rehearsal(run, name):
 @pytest.mark.parametrize("call", ["import runpy; sys.argv[1:] = ['--toy']; runpy.run_path('bench/gpu.py', run_name='__main__')",
                                   "from clusterlab.cli import main; main(['run', 'pipcdr', '--budget', 'smoke', '--runs_root', sys.argv[1]])"], ids=["gpu", "run"])
 def test_bare(call, tmp_path):
-    "Both do without what a GPU machine without network lacks and `make wheels` does not bring; the rehearsal does without openTSNE too."
-    lacks = "faiss papermill execnb nbdev IPython".split() + ["openTSNE"]*("bench" in call)
+    "Both do without what a GPU machine without network lacks and `make wheels` does not bring, and without openTSNE."
+    lacks = "faiss papermill execnb nbdev IPython openTSNE".split()
     begin = f"import sys; sys.modules.update(dict.fromkeys({lacks})); sys.path.insert(0, 'bench'); "
     said = subprocess.run([sys.executable, "-c", begin + call, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr[-2000:]
@@ -60,7 +60,9 @@ def test_exact():
     knn, kmeans, unions, tsne = (json.loads((RESULTS/f"{name}.json").read_text())["checks"] for name in ("knn", "kmeans", "unions", "tsne"))
     assert min(knn["same neighbour in the same place"].values()) > .9999
     assert kmeans["objective over that of scikit-learn"]["clusterlab, all restarts at once"] < 1.001
-    assert max(tsne["divergence over that of scikit-learn"].values()) < 1.02
+    ours = json.loads((RESULTS/"tsne.json").read_text())["ours"]
+    map_of = tsne["divergence over that of scikit-learn"]
+    assert map_of[ours] < 1.02*min(map_of[name] for name in map_of if name != ours)
     assert set(unions.values()) == {0}
 
 
