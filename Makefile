@@ -71,12 +71,12 @@ bench: peers ## Measure speed on CPU cores that have nothing else to do, beside 
 bench-gpu: peers ## The same on a GPU, the most valuable first
 	@set -e; "$(BIN)/python" bench/gpu.py; "$(BIN)/python" bench/speed.py
 
-# What such a machine has is not asked for: torch, numpy and what stands on them. openTSNE stands on them too, and is seldom there.
-wheels: $(READY) ## Fetch into wheels/ what a GPU machine without network lacks (Linux, Python 3.12, 9 MB)
+# What such a machine has is not asked for: torch, numpy and what stands on them. openTSNE is for maps of more points than a run draws.
+wheels: $(READY) ## Fetch into wheels/ what a GPU machine without network lacks (Linux, Python 3.12, 5 MB)
 	@set -e; rm -rf wheels; \
 	bounds() { sed -n 's/^requirements = //p' settings.ini | tr ' ' '\n' | grep -E "^($$1)>="; }; \
 	fetch() { "$(BIN)/python" -m pip download --quiet --dest wheels --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 "$$@"; }; \
-	fetch $$(bounds 'fastcore|safetensors|jaxtyping|beartype|pydantic|tqdm'); fetch --no-deps $$(bounds openTSNE); \
+	fetch $$(bounds 'fastcore|safetensors|jaxtyping|beartype|pydantic|tqdm'); \
 	du -sh wheels
 
 readme: $(READY) ## Write README.md from nbs/index.ipynb
