@@ -4,18 +4,17 @@
 
 # %% auto #0
 __all__ = ['WARM', 'Need', 'needs', 'left_alone', 'claims_of', 'own_epochs', 'Costs', 'by_value', 'plan_of', 'notebook_of',
-           'parameters_of', 'engine', 'paper_run', 'processes', 'run_notebook', 'in_process', 'run_all', 'reproduce',
-           'here', 'total']
+           'parameters_of', 'engine', 'paper_run', 'processes', 'run_notebook', 'in_process', 'in_turn', 'run_all',
+           'reproduce', 'here', 'total']
 
 # %% ../nbs/09_planner.ipynb #73b4536e
 import json
 import multiprocessing
 import os
-import threading
 import time
 import torch
 from . import data, fit as fitting, reproduce as desk, runs, verdicts
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -204,6 +203,23 @@ def in_process(notebook, out, given, threads, until):
     finally: process.join()
 
 # %% ../nbs/09_planner.ipynb #e0bcbc72
+def in_turn(
+    todo:list, # Runs
+    jobs:int, # How many at a time
+    work # What to do with a run
+): # Yields a run and what came of it, as they end
+    "Work through runs in their order; one that starts from another lets others pass until that has ended."
+    left, busy, open_ = list(todo), {}, {r.id for r in todo}
+    with ThreadPoolExecutor(jobs) as pool:
+        while left or busy:
+            free = [r for r in left if not (r.before and r.before.id in open_)][:jobs - len(busy)]
+            left = [r for r in left if r not in free]
+            busy |= {pool.submit(work, r): r for r in free}
+            for ended in wait(busy, return_when=FIRST_COMPLETED).done:
+                open_.discard(busy[ended].id)
+                yield busy.pop(ended), ended.result()
+
+# %% ../nbs/09_planner.ipynb #38ae1e75
 def run_all(
     needed:list, # Runs, what others start from first
     jobs:int=1, # How many at a time
@@ -213,17 +229,14 @@ def run_all(
     "Execute what is missing, through the notebooks."
     if jobs < 1: raise ValueError(f"jobs is {jobs}, but must be at least 1")
     missing = [r for r in needed if runs.standing(r.path)[0] != "finished"]
-    threads, begun, ended, broken = max(1, (os.cpu_count() or 1)//jobs), time.monotonic(), {r.id: threading.Event() for r in missing}, []
+    threads, begun, broken = max(1, (os.cpu_count() or 1)//jobs), time.monotonic(), []
     def work(run):
-        if run.before and run.before.id in ended: ended[run.before.id].wait()
         try:
             if time.time() > until: raise fitting.CutOff("not begun: the time is up")
             return desk.one_line(run_notebook(run, threads, until)["scores"])
         except fitting.CutOff as why: return str(why)
         except Exception as why: broken.append(f"{run}: {why}"); return f"broke: {why}"
-        finally: ended[run.id].set()
-    with ThreadPoolExecutor(jobs) as pool:
-        for n,(run,told) in enumerate(zip(missing, pool.map(work, missing)), 1): say(f"[{n}/{len(missing)}, {time.monotonic() - begun:.0f} s] {run}: {told}")
+    for n,(run,told) in enumerate(in_turn(missing, jobs, work), 1): say(f"[{n}/{len(missing)}, {time.monotonic() - begun:.0f} s] {run}: {told}")
     return broken
 
 # %% ../nbs/09_planner.ipynb #91f4d7a7

@@ -1,0 +1,40 @@
+"""G11 on a CPU: exact neighbours among as many rows as ImageNet has images, two threads. Some of the queries are timed, all of them counted from these: the search goes through the rows in tiles, so each query costs the same.
+
+    python bench/imagenet.py [--toy]
+"""
+import resource
+import time
+import torch
+from torch.nn import functional as F
+from clusterlab import targets
+from rivals import against, report, toy
+
+
+def made_up(n, d, block=100_000):
+    "As in `knn.py`, written block by block, for twice as much would not fit."
+    dice, x = torch.Generator().manual_seed(0), torch.empty(n, d)
+    centres = torch.randn(100, d, generator=dice)
+    for rows in x.split(block): rows.copy_(F.normalize(centres[torch.randint(100, (len(rows),), generator=dice)] + 1.5*torch.randn(len(rows), d, generator=dice), dim=1))
+    return x
+
+
+def seconds(x, k, q):
+    "On the clock, for the neighbours of the first q rows."
+    begun = time.monotonic()
+    targets.knn(x, k, x[:q])
+    return time.monotonic() - begun
+
+
+def main():
+    started, (n, d, k, few, more) = time.monotonic(), (3_000, 64, 20, 100, 500) if toy() else (1_281_167, 768, 20, 512, 4_096)
+    torch.set_num_threads(2)
+    x = made_up(n, d)
+    short, long = seconds(x, k, few), seconds(x, k, more)
+    whole = short + (long - short)/(more - few)*(n - few)
+    ours = "clusterlab, 2 threads"
+    report("knn_imagenet", started, toy(), goal="G11", what=f"{k} exact neighbours of each of {n:,} rows of {d} numbers on a CPU, counted from {more:,} queries that were timed", data="made-up features", ours=ours,
+           rows=against({ours: [whole]}, ours), limit=12*3600., checks={"hours for all": round(whole/3600, 2), "seconds that were timed": {f"{few:,} queries": round(short, 1), f"{more:,} queries": round(long, 1)},
+           "peak memory, GB, with the rows themselves": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20, 1)})
+
+
+if __name__ == "__main__": main()
