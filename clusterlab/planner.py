@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WARM', 'Need', 'needs', 'left_alone', 'claims_of', 'own_epochs', 'Costs', 'by_value', 'plan_of', 'notebook_of',
-           'parameters_of', 'engine', 'paper_run', 'processes', 'run_notebook', 'in_process', 'in_turn', 'run_all',
-           'reproduce', 'here', 'total']
+           'parameters_of', 'with_notebooks', 'engine', 'through_papermill', 'alone', 'paper_run', 'processes',
+           'run_notebook', 'in_process', 'in_turn', 'run_all', 'reproduce', 'here', 'total']
 
 # %% ../nbs/09_planner.ipynb #73b4536e
 import json
@@ -16,7 +16,9 @@ import torch
 from . import data, fit as fitting, reproduce as desk, runs, verdicts
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from threadpoolctl import threadpool_limits
@@ -137,6 +139,12 @@ def parameters_of(
     return found
 
 # %% ../nbs/09_planner.ipynb #bf61f5f6
+@cache
+def with_notebooks()->bool: # Can notebooks be executed here?
+    "Is there what papermill's engine below needs?"
+    return all(find_spec(name) for name in ("papermill", "execnb", "nbformat"))
+
+# %% ../nbs/09_planner.ipynb #0e0aba03
 def engine():
     "papermill's engine that runs the cells in this process."
     class Here(import_module("papermill.engines").Engine):
@@ -151,14 +159,21 @@ def engine():
                 nb_man.cell_complete(cell, at)
     return Here
 
-def paper_run(notebook, out, given, threads, until, pipe):
-    "Execute a notebook in this process, and say through the pipe how it ended."
-    papermill = import_module("papermill")
+def through_papermill(notebook, out, given):
+    "Execute a notebook, and keep it as `out`."
     import_module("papermill.engines").papermill_engines.register("here", engine())
+    import_module("papermill").execute_notebook(notebook, out, given, engine_name="here", kernel_name="python3", progress_bar=False, cwd=str(Path(notebook).parent))
+
+def alone(notebook, out, given):
+    "The run of a notebook, without the notebook."
+    desk.execute(desk.from_notebook(Path(notebook).stem, given))
+
+def paper_run(notebook, out, given, threads, until, pipe):
+    "Execute a notebook in this process, or without papermill the run alone, and say through the pipe how it ended."
     os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), CLUSTERLAB_UNTIL=str(until))
     torch.set_num_threads(threads)
     try:
-        with threadpool_limits(threads): papermill.execute_notebook(notebook, out, given, engine_name="here", kernel_name="python3", progress_bar=False, cwd=str(Path(notebook).parent))
+        with threadpool_limits(threads): (through_papermill if out else alone)(notebook, out, given)
         pipe.send("")
     except BaseException as why: pipe.send(f"{type(why).__name__}: {why}"[-400:])
 
@@ -182,15 +197,15 @@ def run_notebook(
     if runs.standing(run.path)[0] == "finished": return runs.read_record(run.path)
     spec, notebook = run.spec, notebook_of(run.spec["method"])
     given = dict(dataset=run.source, budget=spec["budget"], seed=spec["seed"], runs=str(Path(run.root).resolve()), data_root=run.data_root, k=spec["k"], **spec["config"])
-    there = parameters_of(notebook)
+    there = parameters_of(notebook) if with_notebooks() else given
     for name in given: desk.known(f"parameter of {notebook.name}:", name, there)
     out = runs.heavy_folder(run.path)/"run.ipynb"
     out.parent.mkdir(parents=True, exist_ok=True)
-    said = in_process(str(notebook), str(out), given, threads, until)
+    said = in_process(str(notebook), str(out) if with_notebooks() else "", given, threads, until)
     status, why = runs.standing(run.path)
     if status == "finished": return runs.read_record(run.path)
     if said.startswith("CutOff"): raise fitting.CutOff(said)
-    raise RuntimeError(f"{run}: {why}; papermill said: {said or 'nothing, its process died'}")
+    raise RuntimeError(f"{run}: {why}; it said: {said or 'nothing, its process died'}")
 
 def in_process(notebook, out, given, threads, until):
     "How a notebook ended that ran in a process of its own."
@@ -262,6 +277,7 @@ def reproduce(
     for line in desk.plan_lines(needed): say(line)
     say(total(needed, costs, jobs))
     if dry_run: return []
+    if not with_notebooks(): say("papermill is not installed here: runs are made without their notebooks, with the same records")
     broken = run_all(needed, jobs, say, until)
     written = [path for name in (desk.documents() if target == "all" else [target]) for path in desk.report(name, root, out)]
     if target == "all": written += verdicts.write_claims(root=root, out=out)

@@ -38,9 +38,10 @@ def test_rehearsal(run, name):
 
 
 @pytest.mark.parametrize("call", ["import runpy; sys.argv[1:] = ['--toy']; runpy.run_path('bench/gpu.py', run_name='__main__')",
-                                  "from clusterlab.cli import main; main(['run', 'pipcdr', '--budget', 'smoke', '--runs_root', sys.argv[1]])"], ids=["gpu", "run"])
+                                  "from clusterlab.cli import main; main(['run', 'pipcdr', '--budget', 'smoke', '--runs_root', sys.argv[1]])",
+                                  "from clusterlab.cli import main; main(['reproduce', 'pipcdr/fig_4', '--budget', 'smoke', '--seeds', '1', '--runs_root', sys.argv[1], '--out', sys.argv[1]])"], ids=["gpu", "run", "reproduce"])
 def test_bare(call, tmp_path):
-    "Both do without what a GPU machine without network lacks and `make wheels` does not bring, and without openTSNE."
+    "All do without what a GPU machine without network lacks and `make wheels` does not bring, and without openTSNE."
     lacks = "faiss papermill execnb nbdev IPython openTSNE".split()
     begin = f"import sys; sys.modules.update(dict.fromkeys({lacks})); sys.path.insert(0, 'bench'); "
     said = subprocess.run([sys.executable, "-c", begin + call, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
