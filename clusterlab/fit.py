@@ -6,16 +6,17 @@
 __all__ = ['QUESTIONS', 'OPTIMIZERS', 'BACKENDS', 'check_method', 'learning_rate', 'dice_for', 'batches', 'optimizer_for', 'step',
            'answer', 'apart', 'networks', 'as_written', 'compile_networks', 'embed_all', 'save_checkpoint',
            'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Diverged', 'check_terms', 'train_epoch', 'look',
-           'looked', 'fit', 'check_plan', 'begin', 'CutOff', 'run_epochs']
+           'looked', 'fit', 'check_plan', 'begin', 'trusting', 'CutOff', 'run_epochs']
 
 # %% ../nbs/06_fit.ipynb #0a9d8232
 import json
+import jaxtyping
 import math
 import os
 import time
 import torch
 import warnings
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -373,16 +374,28 @@ def begin(method, optimizer, source):
     return done, history
 
 # %% ../nbs/06_fit.ipynb #925dac59
+@contextmanager
+def trusting(
+    on:bool=True # False: as outside
+):
+    "Shapes of tensors are not checked inside."
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", on or before)
+    try: yield
+    finally: jaxtyping.config.update("jaxtyping_disable", before)
+
+# %% ../nbs/06_fit.ipynb #8c10f4a2
 class CutOff(RuntimeError):
     "The time is up; the run goes on from its checkpoint."
 
 def run_epochs(method, images, optimizer, epochs, plan, history, evaluate, checkpoint, save_s, until):
     "Train epoch after epoch, look, write down, keep; yields after each."
     saved = time.monotonic()
-    for epoch in epochs:
-        terms = train_epoch(method, images, optimizer, epoch, plan)
+    for n,epoch in enumerate(epochs):
         last = epoch + 1 == plan["stop"]
-        said = look(method, images, epoch + 1, evaluate) if last or (epoch + 1) % plan["every"] == 0 else {}
+        with trusting(n > 0):
+            terms = train_epoch(method, images, optimizer, epoch, plan)
+            said = look(method, images, epoch + 1, evaluate) if last or (epoch + 1) % plan["every"] == 0 else {}
         tried = {"compiled": int(method.compiled)} if hasattr(method, "compiled") else {}
         history.append({"epoch": epoch + 1, "loss": sum(terms.values()), **terms, **said, **tried})
         if checkpoint: trace(checkpoint, **history[-1])
