@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STL10_CLASSES', 'SUFFIXES', 'SPLITS', 'LARGE', 'BLOCK', 'DECODER', 'IMAGENETTE', 'IMAGENETTE_FOLDERS',
            'IMAGENETTE_COUNTS', 'DIGITS_CHECKSUM', 'SOURCES', 'NAMES', 'ImageSet', 'checksum', 'data_root', 'Found',
-           'long_tail', 'known_labels', 'gcd_imagenet100', 'Check', 'Source', 'resize', 'load', 'available', 'verify']
+           'as_images', 'keep_array', 'long_tail', 'known_labels', 'gcd_imagenet100', 'Check', 'Source', 'resize',
+           'load', 'available', 'verify']
 
 # %% ../nbs/00_data.ipynb #b8a39066
 import errno
@@ -408,6 +409,43 @@ def _folder(folder:Path, root:Path, parts:tuple, size:int|None, names:dict|None=
     if labels is not None: labels = labels[kept]
     return Found(images, labels, tuple((names or {}).get(c, c) for c in classes), tuple(files[i] for i in kept), tuple(bad), which, total)
 
+# %% ../nbs/00_data.ipynb #46cb8d1c
+def as_images(
+    array # NumPy array or tensor, uint8: N x H x W, N x C x H x W or N x H x W x C
+)->Tensor: # uint8, N x C x H x W
+    "Images from an array; `ValueError` with value and rule for what is none."
+    if not isinstance(array, (np.ndarray, Tensor)): raise ValueError(f"array: {type(array).__name__}, must be a NumPy array or a tensor")
+    if array.dtype not in (np.uint8, torch.uint8): raise ValueError(f"array: its numbers are {array.dtype}, must be uint8, 0 to 255")
+    x = torch.as_tensor(np.require(array, requirements="CW") if isinstance(array, np.ndarray) else array).detach().cpu()
+    if x.ndim == 3: x = x[:,None]
+    first, last = (x.ndim == 4 and x.shape[c] in (1, 3) and x.shape[h] == x.shape[w] for c,h,w in ((1, 2, 3), (3, 1, 2)))
+    if not (first or last) or not x.numel():
+        raise ValueError(f"array: shape {tuple(array.shape)}, must be N x H x W, N x C x H x W or N x H x W x C with at least one image, H = W, and C 1 or 3")
+    return (x if first else x.permute(0, 3, 1, 2)).contiguous()
+
+# %% ../nbs/00_data.ipynb #4f8b8e6b
+def keep_array(
+    array,                   # As for `as_images`
+    root:str|Path|None=None  # Where data sets lie, see `data_root`
+)->Path:                     # A name for `load`
+    "Write images below `arrays`, once, under a name made from their content."
+    images = as_images(array)
+    path = data_root(root)/"arrays"/f"{checksum(images)}.npy"
+    try: there = checksum(_array(path).images) == path.stem
+    except (OSError, ValueError): there = False # none, or a damaged one
+    if not there:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.stem}.{os.getpid()}.part")
+        with draft.open("wb") as f: np.save(f, images.numpy())
+        os.replace(draft, path)
+    return path
+
+def _array(path:Path, root:Path|None=None, parts:tuple=(), size:int|None=None)->Found:
+    "The images of a `.npy` file."
+    try: images = as_images(np.load(path, mmap_mode="c"))
+    except (ValueError, EOFError) as why: raise ValueError(f"{str(path)!r} is no array of images: {why}") from None
+    return Found(images, None, (), which="every image of the array")
+
 # %% ../nbs/00_data.ipynb #de0a116c
 @jaxtyped(typechecker=beartype)
 def long_tail(
@@ -538,6 +576,7 @@ def _idx(split:str, n:int)->dict[str, int]: # File below the root -> bytes
 _C10 = dict(mean=(.4914, .4822, .4465), std=(.2023, .1994, .2010), fetch=partial(CIFAR10, download=True))
 _C20 = dict(mean=(.5071, .4867, .4408), std=(.2675, .2565, .2761), fetch=partial(CIFAR100, download=True))
 _IMAGENET = dict(mean=(.485, .456, .406), std=(.229, .224, .225))
+_GREY = dict(mean=(.449,), std=(.226,)) # Of arrays without colour: the means of those three
 
 SOURCES = {
     "digits": Source("1,797 handwritten digits, 10 classes, 8 px, grey; part of scikit-learn, no download", _digits,
@@ -569,10 +608,14 @@ def _source(name:str)->tuple[str, Source]: # What records call it, and its entry
         label = "folder-" + re.sub(r"[^\w.-]+", "_", path.resolve().name)
         look = lambda root: _look_folder(path, root)
         return label, Source("", partial(_folder, path), dict(train={}, test={}), **_IMAGENET, folders=(str(path.resolve()),), look=look)
-    if typed != name or re.search(r"[/\\]", name): raise FileNotFoundError(f"name={name!r}: there is no such folder")
+    if path.suffix == ".npy" and path.is_file():
+        facts = _IMAGENET if _array(path).images.shape[1] == 3 else _GREY
+        look = lambda root: [Check(str(path), True, f"{len(_array(path).images)} images")]
+        return "array-" + re.sub(r"[^\w.-]+", "_", path.stem), Source("", partial(_array, path), dict(train={}), **facts, look=look)
+    if typed != name or path.suffix == ".npy" or re.search(r"[/\\]", name): raise FileNotFoundError(f"name={name!r}: there is no such {'file' if path.suffix == '.npy' else 'folder'}")
     near = get_close_matches(name.lower(), NAMES, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"name={name!r}: known are {', '.join(NAMES)}, or the path of a folder of images{hint}")
+    raise ValueError(f"name={name!r}: known are {', '.join(NAMES)}, or the path of a folder of images or of a .npy file{hint}")
 
 def _parts(name:str, source:Source, split:str)->tuple[str, ...]: # Splits to read
     "`all` is everything that has labels."
@@ -602,7 +645,7 @@ def resize(
 
 # %% ../nbs/00_data.ipynb #d2736acb
 def load(
-    name:str|Path="digits",  # A name of `NAMES`, or a folder of images: its path, or `folder:PATH`
+    name:str|Path="digits",  # A name of `NAMES`, or a folder of images: its path, or `folder:PATH`; or a .npy file
     root:str|Path|None=None, # Where data sets lie, see `data_root`
     split:str="all",         # `train`, `test`, `unlabeled` (STL-10), or `all`: everything that has labels
     size:int|None=None,      # Side of the images, pixels; if not told as they are, for folders 96

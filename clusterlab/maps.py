@@ -181,6 +181,6 @@ def tsne(
     engine, perplexity = engine or ("torch" if x.is_cuda or len(x) <= FEW else "openTSNE"), min(30, (len(x) - 1)/3)
     if engine == "openTSNE":
         fit = import_module("openTSNE").TSNE(perplexity=perplexity, metric="cosine", initialization="pca", n_jobs=threads, random_state=seed)
-        return asarray(fit.fit(x.cpu().numpy()))
+        return asarray(fit.fit(x.masked_fill((x == 0).all(1, keepdim=True), 1.).cpu().numpy())) # openTSNE divides by the length of a row: a black image gets a direction
     if engine not in ENGINES: raise ValueError(f"engine={engine!r}: must be one of openTSNE, {', '.join(ENGINES)}")
     with _on(1 if len(x) <= FEW else threads): return _draw(_start(x, seed), affinities(x, perplexity), ENGINES[engine]).cpu().numpy()

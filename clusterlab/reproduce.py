@@ -6,12 +6,12 @@
 __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 'COMPUTED', 'QUIET', 'home', 'read_toml',
            'budgets', 'budgets_at', 'budget_names', 'known', 'method_names', 'method_class', 'desk', 'arguments',
            'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of', 'settle', 'buildable',
-           'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of', 'placed', 'train', 'write_clusters', 'known_of',
-           'images_of_run', 'report_of', 'study_of', 'silhouette', 'map_of', 'device_name', 'execute', 'failure',
-           'ready', 'from_notebook', 'documents', 'page', 'check_page', 'known_sweep', 'targets', 'wanted', 'in_order',
-           'plan_lines', 'short_path', 'one_line', 'whole', 'matching', 'could_be', 'less', 'reported',
-           'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts', 'facts_of', 'names_of', 'setting_notes',
-           'scored_images', 'report']
+           'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of', 'assign_new', 'placed', 'train', 'device_for',
+           'trained', 'write_clusters', 'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette',
+           'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page',
+           'known_sweep', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line', 'whole', 'matching',
+           'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts',
+           'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -302,9 +302,16 @@ def clusters_of(
     "What a trained method says about the images that are to be scored."
     images = images_of_run(run, run.spec["config"]["score"])
     features = fitting.embed_all(method, placed(images.images, device))
-    held = run.spec["config"]["score"] and hasattr(method, "clustering")
-    clusters = targeting.assign(features, method.clustering.centres, getattr(method, "spherical", True)) if held else method.assign(features)
+    clusters = assign_new(method, features) if run.spec["config"]["score"] else method.assign(features)
     return features, clusters.cpu(), images.labels
+
+def assign_new(
+    method, # Trained, and asked before for the clusters of its own images
+    features # Of other images, n x d
+): # int64, n
+    "Clusters of images that a method was not trained on."
+    if not hasattr(method, "clustering"): return method.assign(features)
+    return targeting.assign(features, method.clustering.centres, getattr(method, "spherical", True))
 
 # %% ../nbs/09_reproduce.ipynb #16bb0f0e
 def placed(
@@ -322,10 +329,26 @@ def train(
     progress:bool=False # Show a bar
 )->dict: # The record
     "Train a run from where it stands to its end. Writes its checkpoint, not its record."
-    started, spec = time.monotonic(), run.spec
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    started, device = time.monotonic(), device_for(device)
+    return report_of(run, *trained(run, device, progress), device, started)
+
+def device_for(
+    device:str=None # cpu or cuda, or None
+)->str:
+    "The device that was asked for, or a GPU where there is one."
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+# %% ../nbs/09_reproduce.ipynb #5d3a3247
+def trained(
+    run:Run, # A settled run
+    device:str, # cpu or cuda
+    progress:bool=False # Show a bar
+)->tuple: # The method with its last weights, and the history
+    "A method, trained from where its run stands to its end; nothing is done but loading where the checkpoint has done all epochs."
+    spec = run.spec
     if spec["dataset"]["size"] <= 16: torch.set_num_threads(1)
-    begin = {name: ready(first, device, progress) for name,first in (("init", run.init), ("adopt", run.pretext)) if first}
+    first = {} if run.state.exists() else {"init": run.init, "adopt": run.pretext} # what went before is in the checkpoint
+    begin = {name: ready(before, device, progress) for name,before in first.items() if before}
     images = images_of_run(run)
     method, given = build(run).to(device), known_of(run, images.labels)
     if given is not None: method.know(given.to(device))
@@ -335,8 +358,7 @@ def train(
         seen = method.watch(features, labels.to(device)) if hasattr(method, "watch") and labels is not None else {}
         return watcher(labels, spec["k"], given, spec["config"].get("old", 0))(features, clusters) | seen
     until = float(os.environ.get("CLUSTERLAB_UNTIL", "inf")) # set by a queue that has only so many minutes
-    history = fitting.fit(method, placed(images.images, device), seed=spec["seed"], checkpoint=run.state, progress=progress, evaluate=evaluate, until=until, **begin, **loop)
-    return report_of(run, method, history, device, started)
+    return method, fitting.fit(method, placed(images.images, device), seed=spec["seed"], checkpoint=run.state, progress=progress, evaluate=evaluate, until=until, **begin, **loop)
 
 # %% ../nbs/09_reproduce.ipynb #1d683ab2
 def write_clusters(
@@ -349,6 +371,13 @@ def write_clusters(
     path = run.state.with_name("clusters.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as f: csv.writer(f).writerows([("file", "cluster"), *zip(files, clusters.tolist())])
+
+def left_out(
+    dataset, # As the caller typed it
+    images # With `files` and `skipped`
+)->str:
+    "How many files of a folder could not be read, and the first of them."
+    return f"{len(images.skipped)} of {len(images.files) + len(images.skipped)} files of {dataset} cannot be read and are left out, first {images.skipped[0]}"
 
 # %% ../nbs/09_reproduce.ipynb #6fccb64e
 def known_of(

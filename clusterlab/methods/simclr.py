@@ -78,7 +78,8 @@ def embed(self:SimCLR, images): # uint8, b c h w
 @patch
 def assign(self:SimCLR, features): # n x d
     "Spherical k-means with the same seed each time: a cluster for each image."
-    return kmeans(features, self.k, n_init=self.n_init, seed=0).labels
+    self.clustering = kmeans(features, self.k, n_init=self.n_init, seed=0)
+    return self.clustering.labels
 
 @patch
 def refresh(self:SimCLR, features, epoch): pass # SimCLR keeps nothing between epochs
