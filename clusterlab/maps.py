@@ -34,7 +34,8 @@ def _rows(features):
     if len(x) < 4: raise ValueError(f"a map needs at least 4 points, not {len(x)}")
     bad = (~x.isfinite()).any(1).sum().item()
     if bad: raise ValueError(f"features: {bad} of {len(x)} rows hold NaN or infinity; every row must be finite")
-    return x
+    top = x.abs().amax()
+    return x/torch.where(top > 0, top/(2*top.frexp().mantissa), 1.) # by a power of 2, which changes no digit
 
 # %% ../nbs/05_maps.ipynb #49c0d551
 def _near(x, k):
@@ -172,7 +173,7 @@ def _on(threads):
 
 def tsne(
     features, # n x d, an array or a tensor on any device
-    threads:int=1, # CPU threads of openTSNE, and of the exact way for more than `FEW` points; the picture depends on it, so the receipt names it
+    threads:int=1, # CPU threads for more than `FEW` points; the picture of so many depends on it
     seed:int=0, # Of the start
     engine:str=None # openTSNE; torch: exact; fused: the same compiled, for large maps; None: torch on a GPU or for at most `FEW` points, else openTSNE
 ):

@@ -228,7 +228,7 @@ def in_turn(
     with ThreadPoolExecutor(jobs) as pool:
         while left or busy:
             free = [r for r in left if not (r.before and r.before.id in open_)][:jobs - len(busy)]
-            left = [r for r in left if r not in free]
+            left = [r for r in left if not any(r is one for one in free)]
             busy |= {pool.submit(work, r): r for r in free}
             for ended in wait(busy, return_when=FIRST_COMPLETED).done:
                 open_.discard(busy[ended].id)
