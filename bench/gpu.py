@@ -1,4 +1,4 @@
-"""G1 to G3, G5, G7 to G10, G12, G13 and G17 on a GPU, the most valuable first; each part writes its result as soon as it has one, so that it may be cut off.
+"""G1 to G5, G7 to G10, G12, G13 and G17 on a GPU, the most valuable first; each part writes its result as soon as it has one, so that it may be cut off.
 
     python bench/gpu.py             # needs CUDA
     python bench/gpu.py --toy       # the same at a small size on any device: a rehearsal
@@ -7,19 +7,21 @@ import os
 import random
 import statistics
 import sys
+import tempfile
 import time
 import traceback
 from importlib.util import find_spec
 import torch
+import photos
 import trunk
 from clusterlab import fit, maps, targets, views
 from clusterlab.methods.byol import BYOL
 from clusterlab.methods.connr import ConNR
 from clusterlab.methods.pipcdr import PIPCDR
 from clusterlab.methods.propos import ProPos
-from peers import against_lightly, against_loop, by_torchvision, endless
+from peers import Pictures, against_files, against_lightly, against_loop, by_torchvision, endless, lightly_folder, lightly_views
 from knn import made_up
-from rivals import against, report, stepping, toy
+from rivals import against, peer, report, stepping, toy
 
 METHODS = {"BYOL": BYOL, "PIPCDR": PIPCDR, "ConNR": ConNR}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -126,11 +128,10 @@ def trunk_part(started):
          checks={"a look at all images, times as fast": round(looks[trunk.OTHER]/looks[trunk.OURS], 2), "kept of an image, its view and the plain one, MB": round(methods[trunk.OURS].kept_bytes/n/1e6, 2)})
 
 
-def quickest(images, batch, counts, each):
+def quickest(pictures, batch, counts, each):
     "The number of workers whose data loader alone is quickest."
-    view = by_torchvision()
     def alone(workers):
-        loader = endless(images, lambda x: [view(x), view(x)], batch, workers, False)
+        loader = endless(pictures, batch, workers, False)
         seconds(lambda: next(loader), 2*workers + 1)
         return seconds(lambda: next(loader), each)
     return min(counts, key=alone)
@@ -140,12 +141,25 @@ def peers_part(started):
     "G3, G5: others with their data loaders against ours, views included."
     n, batch, windows, each, net, hidden, workers, counts = (64, 16, 2, 1, "small", (64, 64), 1, (1,)) if toy() else (50_000, 256, 5, 40, "resnet18", (1024, 4096), 8, {4, 8, os.cpu_count()})
     images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    best = quickest(images, batch, counts, each)
+    view = by_torchvision()
+    best = quickest(Pictures(images, lambda x: [view(x), view(x)]), batch, counts, each)
     contests = {"gpu_lightly": lambda: against_lightly(images, batch, net, hidden[0], workers, best), **{f"gpu_{cls.__name__.lower()}": lambda cls=cls: against_loop(cls, images, batch, net, hidden[1], best) for cls in (ProPos, ConNR)}}
     for name,begin in contests.items():
         if not (found := begin()): continue
         (told, rivals), lead = found, 2*max(workers, best) + 1
         save(name, started, rows=against(turns(rivals, windows, each, lead), told["ours"]), **told)
+
+
+def photos_part(started):
+    "G4: a step from photos that were decoded once, against one from their files; rehearsed on a CPU, not run on a GPU yet."
+    if not peer("lightly"): return
+    distinct, n, wide, high, size, batch, windows, each, net, hidden, counts = (4, 32, 64, 48, 32, 8, 2, 1, "small", 64, (1,)) if toy() else (256, 4096, 500, 375, photos.SIZE, 128, 5, 16, "resnet18", 1024, {8, os.cpu_count()})
+    with tempfile.TemporaryDirectory() as place:
+        folder = photos.folder_of(place, distinct, n, wide, high)
+        images = photos.decoded(folder, place, 1)[0].images
+        best = quickest(lightly_folder(folder, lightly_views(size, True, False)), batch, counts, each)
+        told, rivals = against_files(folder, images, size, batch, net, hidden, best, torch.device(DEVICE), photos.DATA)
+        save("gpu_photos", started, rows=against(turns(rivals, windows, each, 2*best + 1), told["ours"]), **told)
 
 
 def tsne_part(started):
@@ -175,7 +189,7 @@ def main():
     if DEVICE == "cpu" and not toy(): sys.exit("bench/gpu.py needs a GPU; --toy rehearses it without")
     torch.manual_seed(0)
     broken = []
-    for part in (step_part, knn_part, kmeans_part, tsne_part, trunk_part, peers_part):
+    for part in (step_part, knn_part, kmeans_part, tsne_part, trunk_part, peers_part, photos_part):
         try: part(time.monotonic())
         except Exception: traceback.print_exc(); broken.append(part.__name__) # the others shall have their turn
     if broken: sys.exit(f"broke: {', '.join(broken)}")

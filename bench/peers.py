@@ -34,24 +34,30 @@ class Pictures(Dataset):
     def __getitem__(self, i): return self.transform(Image.fromarray(self.pixels[i])), i
 
 
-def endless(images, transform, batch, workers, pin):
+def lightly_folder(folder, transform):
+    "The files of a folder as lightly's own data set, which decodes them at every visit."
+    from lightly.data import LightlyDataset
+    return LightlyDataset(str(folder), transform=transform)
+
+
+def endless(pictures, batch, workers, pin):
     "Batches in random order, epoch after epoch; without workers the process that trains makes them."
-    loader = DataLoader(Pictures(images, transform), batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin)
+    loader = DataLoader(pictures, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin)
     while True: yield from loader
 
 
 # Steps
 
-def build(cls, images, net, hidden):
+def build(cls, images, net, hidden, **how):
     "A method of ours whose clusters are known, ready to train."
-    method = cls(dict(n=len(images), channels=3, size=32, mean=MEAN, std=STD), K, backbone=net, hidden=hidden, dim=DIM, bn_splits=1).to(images.device)
+    method = cls(dict(n=len(images), channels=3, size=images.shape[-1], mean=MEAN, std=STD), K, backbone=net, hidden=hidden, dim=DIM, bn_splits=1, **how).to(images.device)
     method.refresh(torch.randn(len(images), DIM, generator=torch.Generator().manual_seed(1)).to(images.device), 1)
     return method.train()
 
 
 def ours(method, images, batch):
     "A function that makes one step of a method of ours."
-    return stepping(method.to(memory_format=torch.channels_last), images, batch, "bf16" if images.is_cuda else "fp32")
+    return stepping(method.to(memory_format=torch.channels_last), images, batch, "bf16" if next(method.parameters()).is_cuda else "fp32")
 
 
 def moved(views, device, tuned):
@@ -59,23 +65,28 @@ def moved(views, device, tuned):
     return [x.to(device, non_blocking=tuned, memory_format=torch.channels_last if tuned else torch.contiguous_format) for x in views]
 
 
-def by_lightly(images, batch, net, hidden, workers, tuned):
-    "A function that makes one step of lightly's BYOL: as its documentation has it for CIFAR-10, or tuned and with our own random views."
-    from lightly import loss, transforms
+def lightly_views(size, blur, tuned):
+    "Two views by lightly: as its documentation has them for BYOL, with its blur or without, or tuned: our own."
+    from lightly import transforms
+    if tuned: return transforms.SimCLRTransform(input_size=size, cj_strength=.5, gaussian_blur=.5 if blur else 0., normalize=dict(mean=MEAN, std=STD))
+    return transforms.BYOLTransform(*(view(input_size=size, **({} if blur else dict(gaussian_blur=0.))) for view in (transforms.BYOLView1Transform, transforms.BYOLView2Transform)))
+
+
+def by_lightly(pictures, trunk, hidden, batch, workers, tuned, device):
+    "A function that makes one step of lightly's BYOL from pictures that are views already: as its documentation has it, or tuned."
+    from lightly import loss
     from lightly.models import modules, utils
-    first, second = (view(input_size=32, gaussian_blur=0.) for view in (transforms.BYOLView1Transform, transforms.BYOLView2Transform))
-    views = transforms.SimCLRTransform(input_size=32, cj_strength=.5, gaussian_blur=0., normalize=dict(mean=MEAN, std=STD)) if tuned else transforms.BYOLTransform(first, second)
-    trunk, predict = nets.backbone(net), modules.BYOLPredictionHead(DIM, hidden, DIM)
+    predict = modules.BYOLPredictionHead(DIM, hidden, DIM)
     pair = [trunk, modules.BYOLProjectionHead(trunk.width, hidden, DIM)]
     slow = deepcopy(pair)
     for part in slow: utils.deactivate_requires_grad(part)
-    whole = nn.ModuleList([*pair, *slow, predict]).to(images.device)
+    whole = nn.ModuleList([*pair, *slow, predict]).to(device)
     if tuned: whole.to(memory_format=torch.channels_last)
-    optimizer, criterion, batches = torch.optim.SGD(whole.parameters(), lr=.06), loss.NegativeCosineSimilarity(), endless(images, views, batch, workers, tuned and images.is_cuda)
+    optimizer, criterion, batches = torch.optim.SGD(whole.parameters(), lr=.06), loss.NegativeCosineSimilarity(), endless(pictures, batch, workers, tuned and device.type == "cuda")
     def one():
-        a, b = moved(next(batches)[0], images.device, tuned)
+        a, b = moved(next(batches)[0], device, tuned)
         for mine, theirs in zip(pair, slow): utils.update_momentum(mine, theirs, m=.996)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=tuned and images.is_cuda):
+        with torch.autocast(device.type, torch.bfloat16, enabled=tuned and device.type == "cuda"):
             (p_a, t_a), (p_b, t_b) = ((predict(pair[1](pair[0](x))), slow[1](slow[0](x)).detach()) for x in (a, b))
             value = .5*(criterion(p_a, t_b) + criterion(p_b, t_a))
         value.backward()
@@ -121,7 +132,7 @@ def restated(method, images, batch, workers, tuned):
     twin, view = deepcopy(online).requires_grad_(False), by_torchvision(method.recipe.crop[0])
     for net in (online, predict, twin): net.to(memory_format=torch.channels_last if tuned else torch.contiguous_format)
     optimizer = torch.optim.SGD([dict(params=online.parameters()), dict(params=predict.parameters(), lr=.1)], lr=.01, momentum=.9, weight_decay=5e-4)
-    batches = endless(images, lambda x: [view(x), view(x)], batch, workers, tuned and images.is_cuda)
+    batches = endless(Pictures(images, lambda x: [view(x), view(x)]), batch, workers, tuned and images.is_cuda)
     def one():
         views, index = next(batches)
         (a, b), at = moved(views, images.device, tuned), labels[index.to(images.device)]
@@ -156,11 +167,11 @@ def apart(method, batch):
 SAME = "on a processor the products of a large network, which are the same for all, take nearly all of the time"
 
 
-def told(goal, method, net, batch, images, rivals, must, workers, checks):
-    "What a report says of a contest, ours first among the rivals; `must` holds two goals for a rival, which were set for a GPU; workers: processes that make views for each."
+def told(goal, method, net, batch, images, rivals, must, workers, checks, size=32, data="random pixels", own=()):
+    "What a report says of a contest, ours first among the rivals; `must` holds two goals for a rival, which were set for a GPU; workers: processes that make views for each; own: rivals that are ours."
     network, how = {"small": "small network"}.get(net, "ResNet-18"), "bf16 for ours and the tuned, float32 (TF32 where torch allows it) for the other, seconds on the clock" if images.is_cuda else "one thread for all, no other process"
     must, checks = (must, checks | {"processes that make views": dict(zip(rivals, workers))}) if images.is_cuda else ({}, checks)
-    return dict(goal=goal, what=f"one training step of {method} with its views, {network} at 32 pixels, batch {batch}, {how}", data="random pixels", ours=next(iter(rivals)),
+    return dict(goal=goal, what=f"one training step of {method} with its views, {network} at {size} pixels, batch {batch}, {how}", data=data, own=list(own), ours=next(iter(rivals)),
                 must={name: least for name,(least,_) in must.items()}, stretch={name: more for name,(_,more) in must.items()}, checks=checks,
                 reasons={name: SAME for name in rivals} if net != "small" and not images.is_cuda else {})
 
@@ -170,8 +181,19 @@ def against_lightly(images, batch, net, hidden, workers, best):
     if not peer("lightly"): return None
     name = f"lightly {version('lightly')}"
     written, tuned = f"{name} as documented (its own views)", f"{name} tuned (our views)"
-    rivals = {"clusterlab, BYOL": ours(build(BYOL, images, net, hidden), images, batch), written: by_lightly(images, batch, net, hidden, workers, False), tuned: by_lightly(images, batch, net, hidden, best, True)}
+    def theirs(count, well): return by_lightly(Pictures(images, lightly_views(32, False, well)), nets.backbone(net), hidden, batch, count, well, images.device)
+    rivals = {"clusterlab, BYOL": ours(build(BYOL, images, net, hidden), images, batch), written: theirs(workers, False), tuned: theirs(best, True)}
     return told("G3", "BYOL", net, batch, images, rivals, {written: (2., 3.)}, (0, workers, best), {}), rivals
+
+
+def against_files(folder, images, size, batch, net, hidden, best, device, data):
+    "G4: a contest of BYOL on photos that were decoded once with lightly's on their files, as what a report says and the steps by name; best: workers of both data loaders."
+    name, how = f"lightly {version('lightly')}", dict(stem="imagenet", recipe="simclr-large", size=size)
+    mine, slower, written, tuned = "clusterlab, BYOL", "clusterlab, BYOL, photos read from disk", f"{name} as documented (its own views)", f"{name} tuned (our views)"
+    here = images.to(device)
+    def theirs(well): return by_lightly(lightly_folder(folder, lightly_views(size, True, well)), nets.backbone(net, stem="imagenet"), hidden, batch, best, well, device)
+    rivals = {mine: ours(build(BYOL, here, net, hidden, **how), here, batch), slower: ours(build(BYOL, here, net, hidden, **how), images, batch), written: theirs(False), tuned: theirs(True)}
+    return told("G4", "BYOL", net, batch, here, rivals, {written: (4., 6.)}, (0, 0, best, best), {}, size, data, (mine, slower)), rivals
 
 
 def against_loop(cls, images, batch, net, hidden, best):

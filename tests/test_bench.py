@@ -5,6 +5,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from types import SimpleNamespace
 import pytest
 import torch
@@ -29,12 +30,20 @@ def run(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_rehearsal(run, name):
+def test_rehearsal(run, monkeypatch, name):
     "Each runs at a toy size, tells all that the page needs, and leaves the results as they are."
+    import rivals
+    report, kept, speed = rivals.report, [], runpy.run_path(str(BENCH/"speed.py"))
+    monkeypatch.setattr(rivals, "report", lambda *given, **told: (report(*given, **told), kept.append(told)))
     before, said = {path: path.read_bytes() for path in RESULTS.glob("*.json")}, run(name, "--toy")
+    lines = [cells for told in kept for cells in speed["compared"](told)]
+    assert lines and all(len(cells) == len(speed["COLUMNS"]) for cells in lines) and all(len([*speed["checks"](told)]) == len(told["checks"]) for told in kept)
     for told in (json.loads("{" + part) for part in ("\n" + said).split("\n{")[1:]):
         assert told["ours"] in told["rows"] and all(row["ratio"] > 0 and len(row["seconds"]) == len(row["within"]) == 3 for row in told["rows"].values())
     assert before == {path: path.read_bytes() for path in RESULTS.glob("*.json")}
+    if name != "photos": return
+    assert all({*told["rows"]} == {told["ours"], *told["reasons"]} for told in kept), "whoever may be quicker needs a reason"
+    if find_spec("lightly"): assert [(cells[0], *cells[6:8]) for cells in lines if "as documented" in cells[4]] == [("G4", "4", "6")]
 
 
 @pytest.mark.parametrize("call", ["import runpy; sys.argv[1:] = ['--toy']; runpy.run_path('bench/gpu.py', run_name='__main__')",
@@ -99,7 +108,20 @@ def test_left_out(run, monkeypatch, capsys):
     assert peers.against_lightly(None, 0, "small", 0, 0, 0) is None
     said = capsys.readouterr().err
     assert said.startswith("lightly is left out") and said.count("\n") == 1
+    import photos
+    assert photos.by_lightly(None) == {} and photos.by_albumentations([]) is None
     assert list(json.loads(run("views", "--toy"))["rows"]) == ["clusterlab, a batch at once", "torchvision on PIL images", "torchvision on tensors"]
+
+
+def test_photos(monkeypatch, tmp_path):
+    "Made-up photos are as large as real ones, and ours are read from a file that holds them decoded, more names of one file alike."
+    monkeypatch.syspath_prepend(str(BENCH))
+    import photos
+    folder = photos.folder_of(tmp_path, 2, 5)
+    assert all(80_000 < file.stat().st_size < 130_000 for file in folder.rglob("*.jpg"))
+    found, once = photos.decoded(folder, tmp_path, 1)
+    assert found.images.shape == (5, 3, photos.KEPT, photos.KEPT) and once > 0 and [*tmp_path.glob("root0/decoded/*/images.npy")]
+    assert found.images[0].equal(found.images[4]) and not found.images[0].equal(found.images[1])
 
 
 def test_peers_are_no_requirement():
