@@ -32,7 +32,7 @@ def main():
     short, long = seconds(x, k, few), seconds(x, k, more)
     whole = short + (long - short)/(more - few)*(n - few)
     ours = "clusterlab, 2 threads"
-    report("knn_imagenet", started, toy(), goal="G11", what=f"{k} exact neighbours of each of {n:,} rows of {d} numbers on a CPU, counted from {more:,} queries that were timed", data="made-up features", ours=ours,
+    report("imagenet", started, toy(), goal="G11", what=f"{k} exact neighbours of each of {n:,} rows of {d} numbers on a CPU, counted from {more:,} queries that were timed", data="made-up features", ours=ours,
            rows=against({ours: [whole]}, ours), limit=12*3600., checks={"hours for all": round(whole/3600, 2), "seconds that were timed": {f"{few:,} queries": round(short, 1), f"{more:,} queries": round(long, 1)},
            "peak memory, GB, with the rows themselves": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20, 1)})
 

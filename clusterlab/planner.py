@@ -159,6 +159,7 @@ def engine():
                 nb_man.cell_complete(cell, at)
     return Here
 
+# %% ../nbs/09_planner.ipynb #ef4fd376
 def through_papermill(notebook, out, given):
     "Execute a notebook, and keep it as `out`."
     import_module("papermill.engines").papermill_engines.register("here", engine())

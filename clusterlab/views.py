@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['RECIPES', 'USES', 'OPERATIONS', 'PIECE', 'Recipe', 'check_recipe', 'recipe', 'uniforms', 'fallback_box', 'crop_boxes',
            'draw_operations', 'colour_factors', 'draw', 'resize_weights', 'crop_flip', 'affine', 'grayscale', 'blend',
-           'adjust_hue', 'only', 'colour_jitter', 'blur_width', 'gaussian_blur', 'solarize', 'channel_columns',
-           'normalise', 'sharpen', 'posterise', 'warp', 'random_operations', 'cut_out', 'make_views', 'send',
-           'check_images', 'random_views', 'plain_views']
+           'adjust_hue', 'only', 'colour_jitter', 'blur_width', 'blur_places', 'gaussian_blur', 'solarize',
+           'channel_columns', 'normalise', 'sharpen', 'posterise', 'warp', 'random_operations', 'cut_out', 'make_views',
+           'send', 'check_images', 'random_views', 'plain_views']
 
 # %% ../nbs/01_views.ipynb #d723d61a
 import torch
@@ -304,18 +304,23 @@ def blur_width(
     "Width of the blur kernel: about a tenth of the image."
     return max(3, int(.1*size) | 1)
 
+@cache
+def blur_places(s, device, dtype):
+    "Offsets of the kernel (k), and which pixel each of them reads in each row (k, s*s)."
+    i, k = torch.arange(s, device=device), blur_width(s)
+    o = torch.arange(k, device=device) - k//2
+    j = s - 1 - (s - 1 - (i[:,None] + o).abs()).abs() # mirrored at both ends
+    return o, (j.T[:,:,None] == i).to(dtype).reshape(k, s*s)
+
 def gaussian_blur(
     x:Float[Tensor, "n c s s"], # Square images
     sigma:Float[Tensor, " n"] # Standard deviation, in pixels
 )->Float[Tensor, "n c s s"]: # Blurred images
     "Blur every image by its own amount."
-    s, k = x.shape[3], blur_width(x.shape[3])
-    i, o = torch.arange(s, device=x.device), torch.arange(k, device=x.device) - k//2
-    j = s - 1 - (s - 1 - (i[:,None] + o).abs()).abs() # mirrored at both ends
-    place = (j.T[:,:,None] == i).to(x.dtype).reshape(k, s*s) # which pixel does offset o of row i read?
-    kernel = (-.5*(o/sigma[:,None])**2).softmax(1)
-    b = (kernel @ place).view(-1, 1, s, s)
-    return b @ x @ b.mT
+    s = x.shape[3]
+    o, place = blur_places(s, x.device, x.dtype)
+    b = ((-.5*(o/sigma[:,None])**2).softmax(1) @ place).view(-1, 1, s, s)
+    return (b @ (b @ x).mT).mT # as b x b', several times as fast on a CPU
 
 # %% ../nbs/01_views.ipynb #e455a9e4
 def solarize(
