@@ -1732,15 +1732,16 @@ def run_clusters(
     where = [i*len(images)//len(points) for i in range(len(points))]
     used = sorted(set(points[:,3]))[:most]
     high, wide, _ = tile(images[0]).shape
-    sheet = np.full((len(used), high + 1, 2*across + 1, wide + 1, 3), 255, dtype=np.uint8)
+    gap = max(1, high//16)
+    sheet = np.full((len(used), high + gap, 2*across + 1, wide + gap, 3), 255, dtype=np.uint8)
     for row, cluster in enumerate(used):
         members = np.flatnonzero(points[:,3] == cluster)
         members = members[np.argsort(-points[members,4], kind="stable")]
         for column, i in [*enumerate(members[:across]), *enumerate(members[across:][-across:], across + 1)]: sheet[row,:high,column,:wide] = tile(images[where[i]])
     figure = Figure(figsize=(6.4, .36*len(used) + .1))
     ax = figure.add_axes((.04, .01, .96, .98))
-    ax.imshow(sheet.reshape(len(used)*(high + 1), -1, 3), aspect="auto", interpolation="none")
-    ax.set(xticks=[], yticks=(np.arange(len(used)) + .5)*(high + 1), yticklabels=used)
+    ax.imshow(sheet.reshape(len(used)*(high + gap), -1, 3), aspect="auto")
+    ax.set(xticks=[], yticks=(np.arange(len(used)) + .5)*(high + gap), yticklabels=used)
     ax.tick_params(length=0, labelsize=7)
     ax.spines[:].set_visible(False)
     return figure
