@@ -66,7 +66,7 @@ peers: $(READY)
 	done; echo "Other libraries could not be installed: $(PEERS)" >&2
 
 bench: peers ## Measure speed on CPU cores that have nothing else to do, beside kornia, lightly and albumentations, which it installs, and write tables/speed.md (15 minutes)
-	@set -e; for name in step knn imagenet kmeans views photos tsne unions growth trunk five; do echo "bench/$$name.py"; "$(BIN)/python" bench/$$name.py; done; "$(BIN)/python" bench/speed.py
+	@set -e; for name in step knn kmeans views photos tsne unions growth trunk five; do echo "bench/$$name.py"; "$(BIN)/python" bench/$$name.py; done; "$(BIN)/python" bench/speed.py
 
 bench-gpu: peers ## The same on a GPU, the most valuable first
 	@set -e; "$(BIN)/python" bench/gpu.py; "$(BIN)/python" bench/speed.py

@@ -1,21 +1,13 @@
-"""G11 on a CPU: exact neighbours among as many rows as ImageNet has images, two threads. Some of the queries are timed, all of them counted from these: making the rows ready costs once, and then each query the same. Needs 22 GB of memory.
+"""G11 on a CPU: exact neighbours among as many rows as ImageNet has images, two threads. Some of the queries are timed, all of them counted from these: making the rows ready costs once, and then each query the same. Needs 22 GB of memory and four minutes, so `make bench` leaves it out.
 
     python bench/imagenet.py [--toy]
 """
 import resource
 import time
 import torch
-from torch.nn import functional as F
 from clusterlab import targets
+from knn import made_up
 from rivals import against, report, toy
-
-
-def made_up(n, d, block=100_000):
-    "As in `knn.py`, written block by block, for twice as much would not fit."
-    dice, x = torch.Generator().manual_seed(0), torch.empty(n, d)
-    centres = torch.randn(100, d, generator=dice)
-    for rows in x.split(block): rows.copy_(F.normalize(centres[torch.randint(100, (len(rows),), generator=dice)] + 1.5*torch.randn(len(rows), d, generator=dice), dim=1))
-    return x
 
 
 def seconds(x, k, q):

@@ -20,8 +20,8 @@ __all__ = ['NEEDED', 'BESIDE', 'COUNTED', 'UNITS', 'ORACLE', 'LOWER', 'TIDY', 'E
            'map_lines', 'maps', 'boundary_rows', 'boundary', 'confusion_of', 'error_rows', 'confusion_rows',
            'draw_confusion', 'confusion', 'images_of', 'tile', 'Album', 'draw_album', 'album_files', 'members_of',
            'picked', 'member_numbers', 'member_rows', 'members', 'neighbour_rows', 'neighbours', 'settings',
-           'score_card', 'shown', 'run_curves', 'run_map', 'run_clusters', 'formula_rows', 'formula', 'sample_rows',
-           'samples', 'Kind', 'kind_of', 'figure_rows', 'render', 'write']
+           'score_card', 'shown', 'run_curves', 'run_map', 'cluster_sheet', 'run_clusters', 'formula_rows', 'formula',
+           'sample_rows', 'samples', 'Kind', 'kind_of', 'figure_rows', 'render', 'write']
 
 # %% ../nbs/08_artefacts.ipynb #400aefb5
 import csv
@@ -1720,24 +1720,21 @@ def run_map(
     return figure
 
 # %% ../nbs/08_artefacts.ipynb #42985be6
-def run_clusters(
-    record:dict, # Of a finished run
-    images, # All its images, uint8, N x C x H x W
+def cluster_sheet(
+    images, # uint8, N x C x H x W
+    clusters, # Cluster of each, an array
+    near, # How near each is to the middle of its cluster, an array
     across:int=8, # Images of each kind in a row
     most:int=20 # Clusters that are drawn
-)->Figure|None: # None where the record has no map
-    "A row for each cluster: the images nearest to its centre, then the farthest."
-    if record["map"] is None: return None
-    points = decode_map({"record": record}).astype(int)
-    where = [i*len(images)//len(points) for i in range(len(points))]
-    used = sorted(set(points[:,3]))[:most]
-    high, wide, _ = tile(images[0]).shape
+)->Figure:
+    "A row for each cluster: the images nearest to its middle, then the farthest."
+    used, (high, wide, _) = sorted({*clusters.tolist()})[:most], tile(images[0]).shape
     gap = max(1, high//16)
     sheet = np.full((len(used), high + gap, 2*across + 1, wide + gap, 3), 255, dtype=np.uint8)
     for row, cluster in enumerate(used):
-        members = np.flatnonzero(points[:,3] == cluster)
-        members = members[np.argsort(-points[members,4], kind="stable")]
-        for column, i in [*enumerate(members[:across]), *enumerate(members[across:][-across:], across + 1)]: sheet[row,:high,column,:wide] = tile(images[where[i]])
+        members = np.flatnonzero(clusters == cluster)
+        members = members[np.argsort(-near[members], kind="stable")]
+        for column, i in [*enumerate(members[:across]), *enumerate(members[across:][-across:], across + 1)]: sheet[row,:high,column,:wide] = tile(images[int(i)])
     figure = Figure(figsize=(6.4, .36*len(used) + .1))
     ax = figure.add_axes((.04, .01, .96, .98))
     ax.imshow(sheet.reshape(len(used)*(high + gap), -1, 3), aspect="auto")
@@ -1745,6 +1742,18 @@ def run_clusters(
     ax.tick_params(length=0, labelsize=7)
     ax.spines[:].set_visible(False)
     return figure
+
+# %% ../nbs/08_artefacts.ipynb #dbe2ee87
+def run_clusters(
+    record:dict, # Of a finished run
+    images, # All its images, uint8, N x C x H x W
+    across:int=8, # Images of each kind in a row
+    most:int=20 # Clusters that are drawn
+)->Figure|None: # None where the record has no map
+    "The clusters of a run, as `cluster_sheet` draws them."
+    if record["map"] is None: return None
+    points = decode_map({"record": record}).astype(int)
+    return cluster_sheet(images[[i*len(images)//len(points) for i in range(len(points))]], points[:,3], points[:,4], across, most)
 
 # %% ../nbs/08_artefacts.ipynb #cbac6abf
 def formula_rows(case:Case # Its entry holds rows with series, x, y

@@ -6,7 +6,6 @@
 __all__ = ['Clusterer', 'source_of', 'gallery', 'find_record', 'same_facts', 'from_record', 'write_table']
 
 # %% ../nbs/10_cluster.ipynb #69c1ab8e
-import os
 import sys
 import torch
 import torch.nn.functional as F
@@ -166,16 +165,9 @@ def gallery(
         images = model.read(X)[0]
         clusters, features = model.judge(images)
         clusters, near = clusters.cpu().numpy(), model.cosines(features, clusters)
-    used, rows = sorted(set(clusters.tolist()))[:most], []
-    for row, cluster in enumerate(used):
-        members = (clusters == cluster).nonzero()[0]
-        members = members[(-near[members]).argsort(kind="stable")]
-        ends = [*members[:across], *members[across:][-across:]]
-        rows += [(i, row, 1 - place/len(ends)) for place, i in enumerate(ends)] # in their order, which a map tells in 256 steps
-    where, lines, order = zip(*rows)
-    figure = artefacts.run_clusters({"map": runs.pack_map([(0, 0)]*len(rows), None, lines, order)}, images[list(where)], across, most)
+    figure = artefacts.cluster_sheet(images, clusters, near, across, most)
     figure.axes[0].set_position((.11, .01, .89, .98)) # room for the numbers
-    figure.axes[0].set_yticklabels([f"{c} ({(clusters == c).sum()})" for c in used])
+    figure.axes[0].set_yticklabels([f"{c} ({(clusters == c).sum()})" for c in sorted({*clusters.tolist()})[:most]])
     return figure
 
 # %% ../nbs/10_cluster.ipynb #00b8c823
@@ -229,10 +221,5 @@ def write_table(
     path = Path(path)
     if path.is_dir(): raise ValueError(f"{path} is a folder, but must be a file")
     there = path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        table.to_csv(draft, index=False, float_format="%.4f", lineterminator="\n", errors="surrogateescape")
-        os.replace(draft, path)
-    finally: draft.unlink(missing_ok=True)
+    artefacts.write(path.parent, {path.name: table.to_csv(index=False, float_format="%.4f", lineterminator="\n").encode(errors="surrogateescape")})
     return there

@@ -28,7 +28,7 @@ class Copies(TorchDispatchMode):
 def steps(monkeypatch):
     "Two steps of a method on `meta`; what was copied in the second."
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext()) # it knows no meta
-    views.channel_columns.cache_clear()
+    for kept in (views.channel_columns, views.blur_places): kept.cache_clear()
     def steps(name, **changes):
         run = desk.settle(name, "digits", "laptop", 0, batch=64, **({"start": 0.} if "start" in desk.options(name) else {}), **changes)
         method, images, dice = desk.build(run).to("meta").train(), desk.images_of_run(run).images.to("meta"), fit.dice_for(0, 0)
@@ -39,7 +39,7 @@ def steps(monkeypatch):
                 method.stepped(.7)
         return copies.seen
     yield steps
-    views.channel_columns.cache_clear()
+    for kept in (views.channel_columns, views.blur_places): kept.cache_clear()
 
 
 @pytest.mark.parametrize("name", [name for name in LEARNING if name not in ASKS])
