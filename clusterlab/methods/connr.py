@@ -36,9 +36,8 @@ def largest(
     rest = s.shape[-1] - m
     if rest <= 0: return s.ge_(least)
     if s.device.type == "cpu":
-        parts = torch.from_numpy(np.partition(s.numpy(), rest, axis=-1))
-        chosen = torch.ge(s, parts[...,rest:rest+1].clamp(min=least), out=parts)
-        if chosen.sum(-1).amax() <= m: return chosen
+        below, edge = torch.from_numpy(np.sort(s.numpy(), axis=-1))[...,rest-1:rest+1].split(1, -1)
+        if not ((below == edge) & (edge >= least)).any(): return s.ge_(edge.clamp(min=least))
     return torch.zeros_like(s).scatter_(-1, s.topk(m).indices, 1.).mul_(s >= least)
 
 def most(s):
@@ -162,10 +161,10 @@ def boundary_ratio(
     "Distance to the own centre over the distance to the nearest other one."
     with torch.autocast(keys.device.type, enabled=False):
         c = centres.to(torch.promote_types(keys.dtype, torch.float32))
-        far = (F.normalize(keys.to(c), dim=-1) @ (-2*c.T)).add_(1 + c.square().sum(1)).clamp_(min=0).sqrt_()
+        far = (1 + c.square().sum(1)).add(F.normalize(keys.to(c), dim=-1) @ c.T, alpha=-2).clamp_(min=0)
         home = labels.clamp(min=0)[:,None].expand(*far.shape[:-1], 1)
         own, other = far.gather(-1, home)[...,0], far.scatter_(-1, home, torch.inf).amin(-1)
-        return torch.where((other > 0) & (labels >= 0), own/other, torch.inf)
+        return torch.where((other > 0) & (labels >= 0), (own/other).sqrt_(), torch.inf)
 
 # %% ../../nbs/methods/connr.ipynb #7a1fed18
 MODES = "strict inclusive absolute none".split()
