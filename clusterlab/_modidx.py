@@ -1377,5 +1377,6 @@ d = { 'settings': { 'branch': 'main',
                                   'clusterlab.views.send': ('views.html#send', 'clusterlab/views.py'),
                                   'clusterlab.views.sharpen': ('views.html#sharpen', 'clusterlab/views.py'),
                                   'clusterlab.views.solarize': ('views.html#solarize', 'clusterlab/views.py'),
+                                  'clusterlab.views.two_views': ('views.html#two_views', 'clusterlab/views.py'),
                                   'clusterlab.views.uniforms': ('views.html#uniforms', 'clusterlab/views.py'),
                                   'clusterlab.views.warp': ('views.html#warp', 'clusterlab/views.py')}}}

@@ -7,7 +7,7 @@ __all__ = ['RECIPES', 'USES', 'OPERATIONS', 'PIECE', 'Recipe', 'check_recipe', '
            'draw_operations', 'colour_factors', 'draw', 'resize_weights', 'crop_flip', 'affine', 'grayscale', 'blend',
            'adjust_hue', 'only', 'colour_jitter', 'blur_width', 'blur_places', 'gaussian_blur', 'solarize',
            'channel_columns', 'normalise', 'sharpen', 'posterise', 'warp', 'random_operations', 'cut_out', 'make_views',
-           'send', 'check_images', 'random_views', 'plain_views']
+           'send', 'check_images', 'random_views', 'two_views', 'plain_views']
 
 # %% ../nbs/01_views.ipynb #d723d61a
 import torch
@@ -290,9 +290,10 @@ def colour_jitter(
 )->Float[Tensor, "n c h w"]: # Images in 0..1
     "Brightness, contrast, saturation and hue, in an order of each image's own."
     colour = x.shape[1] == 3
+    if not colour: order = order.argsort(1)[:,:2].argsort(1) # gray has no saturation and no hue
     for op in order.unbind(1):
         f = factors.gather(1, op[:,None])[:,0]
-        f = f.masked_fill(op == 3 if colour else op >= 2, 1.)
+        if colour: f = f.masked_fill(op == 3, 1.)
         x = blend(x, f, (1 - f)*(op == 1), (1 - f)*(op == 2))
         if colour: x = only((op == 3) & (factors[:,3] != 0), adjust_hue, x, factors[:,3])
     return x
@@ -468,6 +469,15 @@ def random_views(
         k = max(4, PIECE//max(h*w, recipe.size**2))
         if b <= k: return make_views(images, recipe, p)
         return torch.cat([make_views(images[i:i+k], recipe, {name: v[i:i+k] for name,v in p.items()}) for i in range(0, b, k)])
+
+
+def two_views(
+    images:Tensor, # uint8, b x c x h x w, 1 or 3 channels
+    recipe:Recipe, # What may happen
+    generator:torch.Generator # Where randomness comes from, on any device
+)->tuple: # Two tensors, b x c x size x size: normalised views, on the images' device
+    "Two random views of every image, made in one go."
+    return random_views(images.repeat(2, 1, 1, 1), recipe, generator).chunk(2)
 
 # %% ../nbs/01_views.ipynb #8bc7f818
 @jaxtyped(typechecker=beartype)

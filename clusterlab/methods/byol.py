@@ -10,7 +10,7 @@ import torch
 from ..losses import alignment
 from ..nets import SlowTwin, backbone, ema_momentum, mlp, predictor, shuffled, split_batchnorm
 from ..targets import kmeans
-from ..views import plain_views, random_views, recipe as recipe_for, send
+from ..views import plain_views, two_views, recipe as recipe_for, send
 from fastcore.basics import patch
 from torch import nn
 
@@ -82,7 +82,7 @@ def views(self:BYOL, images, dice): # uint8, b c h w; the generator of this epoc
     "Two random views and an order for the twin; the generator is kept for methods built on this one."
     self.dice = dice
     order = send({"order": torch.randperm(len(images), generator=dice)}, images.device)["order"] if self.bn_splits > 1 else None
-    return random_views(images, self.recipe, dice), random_views(images, self.recipe, dice), order
+    return *two_views(images, self.recipe, dice), order
 
 # %% ../../nbs/methods/byol.ipynb #30c5eefc
 @patch

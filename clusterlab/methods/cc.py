@@ -10,7 +10,7 @@ import torch
 from beartype import beartype
 from ..losses import mean_entropy, nt_xent
 from ..nets import backbone as backbone_for, mlp
-from ..views import plain_views, random_views, recipe as recipe_for
+from ..views import plain_views, two_views, recipe as recipe_for
 from fastcore.basics import patch
 from jaxtyping import Float, Int, jaxtyped
 from math import log
@@ -84,7 +84,7 @@ def groups(self:CC)->list: # Parameter groups with their factor on the learning 
 @patch
 def views(self:CC, images, dice): # uint8, b c h w; the generator of this epoch
     "Two random views of each image."
-    return random_views(images, self.recipe, dice), random_views(images, self.recipe, dice)
+    return two_views(images, self.recipe, dice)
 
 @patch
 def probabilities(self:CC, features): # Of the backbone, n x width

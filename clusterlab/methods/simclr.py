@@ -10,7 +10,7 @@ import torch
 from ..losses import nt_xent
 from .byol import BYOL, check_options, online_net
 from ..targets import kmeans
-from ..views import plain_views, random_views, recipe as recipe_for
+from ..views import plain_views, two_views, recipe as recipe_for
 from fastcore.basics import patch
 from torch import nn
 
@@ -53,7 +53,7 @@ def groups(self:SimCLR)->list: # Parameter groups with their factor on the learn
 @patch
 def views(self:SimCLR, images, dice): # uint8, b c h w; the generator of this epoch
     "Two random views of each image."
-    return random_views(images, self.recipe, dice), random_views(images, self.recipe, dice)
+    return two_views(images, self.recipe, dice)
 
 @patch
 def contrast(self:SimCLR, a, b): # What the projector says about two views, b x dim each

@@ -13,7 +13,7 @@ from beartype import beartype
 from ..losses import cosines, mean_entropy, nt_xent
 from .features import Features
 from .unic import UNIC, fitted_recipe, last_part
-from ..views import random_views
+from ..views import two_views
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from jaxtyping import Float, Int, jaxtyped
@@ -179,7 +179,7 @@ def pick(self:SimGCD, index, dice): # Positions of the batch in the data set; ch
 def views(self:SimGCD, images, dice): # uint8, b c h w; the generator of this epoch
     "Two random views, and the positions that `pick` chose."
     at, self.at = self.at, None
-    return random_views(images, self.recipe, dice), random_views(images, self.recipe, dice), at
+    return *two_views(images, self.recipe, dice), at
 
 # %% ../../nbs/methods/simgcd.ipynb #ad7418f0
 @patch

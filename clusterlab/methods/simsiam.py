@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from beartype import beartype
 from .byol import BYOL
 from ..nets import backbone, mlp, split_batchnorm
-from ..views import plain_views, random_views, recipe as recipe_for
+from ..views import plain_views, two_views, recipe as recipe_for
 from fastcore.basics import patch
 from jaxtyping import Float, jaxtyped
 from torch import Tensor, nn
@@ -101,7 +101,7 @@ def groups(self:SimSiam)->list: # Parameter groups with their factor on the lear
 def views(self:SimSiam, images, dice): # uint8, b c h w; the generator of this epoch
     "Two random views; the generator is kept for methods built on this one."
     self.dice = dice
-    return random_views(images, self.recipe, dice), random_views(images, self.recipe, dice)
+    return two_views(images, self.recipe, dice)
 
 @patch
 def predicted(self:SimSiam, z): # Features, b x dim
