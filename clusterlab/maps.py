@@ -133,8 +133,6 @@ def _gradient(y, pairs, sizes, exaggeration=1., push=_push):
     return 4*(exaggeration*pull - force/z)
 
 # %% ../nbs/05_maps.ipynb #fe1a6b14
-SHORT, LONG = ((12., 50), (1., 450)), ((12., 250), (1., 500)) # How much more the attraction counts, and in how many rounds
-
 @_in_full()
 def _start(x, seed):
     "The first places: two principal components, the first with deviation 1e-4, and noise of a hundredth of that (n 2)."
@@ -144,6 +142,9 @@ def _start(x, seed):
     y = x @ axes
     size = y[:,0].std(correction=0)
     return 1e-4*y/torch.where(size > 0, size, 1.) + 1e-6*torch.randn(len(x), 2, generator=dice).to(x.device)
+
+# %% ../nbs/05_maps.ipynb #04742bb4
+SHORT, LONG = ((12., 50), (1., 450)), ((12., 250), (1., 500)) # How much more the attraction counts, and in how many rounds
 
 @_in_full()
 def _draw(y, pairs, push=_push, stages=LONG):
