@@ -98,6 +98,7 @@ def predict(
     device:str=None # cpu or cuda; default: a GPU where there is one
 ):
     "Tell the clusters of new images by a finished run."
+    cluster.writable(out) # before the work
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *where: print(message)
         model = cluster.from_record(cluster.find_record(run, runs_root), dataset, root, device)
@@ -119,6 +120,8 @@ def reproduce(
     out:str=None # Folder that gets tables/ and figures/; default: the project
 ):
     "Execute the missing runs of a table, a figure, a whole document or all of them, and write it."
+    for name,value,least in (("seeds", seeds, 1), ("jobs", jobs, 1), ("minutes", minutes, 0)):
+        if value is not None and not value >= least: raise ValueError(f"{name} is {value}, but must be at least {least}")
     jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
     planner.reproduce(target, budget, seeds, jobs, dry_run, minutes, runs_root, root, out)
 
@@ -197,7 +200,7 @@ def main(
     except (ValueError, FileNotFoundError, BlockingIOError) as why: print(f"clusterlab: {why}", file=sys.stderr); sys.exit(2)
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (RuntimeError, FloatingPointError, OSError) as why: print(f"clusterlab: {why}", file=sys.stderr); sys.exit(1)
-    except KeyboardInterrupt: print("clusterlab: interrupted; the run goes on from its checkpoint next time", file=sys.stderr); sys.exit(130)
+    except KeyboardInterrupt: print("clusterlab: interrupted; finished runs are kept, and this one goes on from its last checkpoint, written once a minute, or begins again", file=sys.stderr); sys.exit(130)
 
 # %% ../nbs/11_cli.ipynb #4695f2fc
 def gather(

@@ -148,7 +148,6 @@ def compile_networks(
         far = apart(true, answer(method, views, index, dice, precision))
         if not far <= most: why = f"their answers are off by {far:.1e}, but may be by {most:.1e}"
     except Exception as broke: why = f"{type(broke).__name__}: {str(broke)[:200]}"
-    if device.type == "cuda": torch.cuda.reset_peak_memory_stats(device) # the highest use of memory shall be that of the training
     method.compiled = not why
     if why:
         for part in parts: part.compile(disable=True)
@@ -332,6 +331,7 @@ def fit(
     elif not own and done < plan["stop"]: look(method, images, done)
     method.train()
     if compiled != "none" and done < plan["stop"]: compile_networks(method, images, compiled, batch, plan["precision"])
+    if next(method.parameters(), images).is_cuda: torch.cuda.reset_peak_memory_stats() # a run that this one starts from may have needed more
     epochs_left = tqdm(range(done, plan["stop"]), disable=not progress, initial=done, total=plan["stop"], unit="epoch")
     for _ in run_epochs(method, images, optimizer, epochs_left, plan, history, evaluate, checkpoint, save_s, until): pass
     as_written(method)
