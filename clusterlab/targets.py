@@ -255,6 +255,7 @@ def _order(s, i, k, spherical):
     first = (group*(i.max() + 1) + i).argsort(1)[:,:k]
     return s.gather(1, first), i.gather(1, first)
 
+# %% ../nbs/04_targets.ipynb #aeff6cad
 def _few(x, m):
     "How many queries are weighed at a time against `m` rows each."
     return max(1, min(64 if x.device.type == "cpu" else 2**15, ROOM[x.device.type]//(m*x.shape[1])))
