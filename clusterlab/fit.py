@@ -331,7 +331,6 @@ def fit(
     elif not own and done < plan["stop"]: look(method, images, done)
     method.train()
     if compiled != "none" and done < plan["stop"]: compile_networks(method, images, compiled, batch, plan["precision"])
-    if next(method.parameters(), images).is_cuda: torch.cuda.reset_peak_memory_stats() # a run that this one starts from may have needed more
     epochs_left = tqdm(range(done, plan["stop"]), disable=not progress, initial=done, total=plan["stop"], unit="epoch")
     for _ in run_epochs(method, images, optimizer, epochs_left, plan, history, evaluate, checkpoint, save_s, until): pass
     as_written(method)
@@ -390,6 +389,7 @@ class CutOff(RuntimeError):
 
 def run_epochs(method, images, optimizer, epochs, plan, history, evaluate, checkpoint, save_s, until):
     "Train epoch after epoch, look, write down, keep; yields after each."
+    if next(method.parameters(), images).is_cuda: torch.cuda.reset_peak_memory_stats() # a run that this one starts from may have needed more
     saved = time.monotonic()
     for n,epoch in enumerate(epochs):
         last = epoch + 1 == plan["stop"]

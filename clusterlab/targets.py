@@ -363,6 +363,7 @@ def _engine(x, spherical):
     if spherical and len(x) >= 10_000 and (torch.cuda.get_device_capability(x.device) >= (8, 0) if x.is_cuda else bf16_pays()): return "bf16"
     return "torch" if x.is_cuda or faiss is None else "faiss"
 
+# %% ../nbs/04_targets.ipynb #d3d3aa7f
 @_plainly()
 @jaxtyped(typechecker=beartype)
 def knn(
