@@ -6,9 +6,9 @@
 __all__ = ['PLAIN', 'MARGIN', 'MOST', 'STEPS', 'ARITHMETIC', 'WORDS', 'RULES', 'ALLOWED', 'CALLS', 'TABLE', 'FIGURE', 'DRAWS',
            'LOOSE', 'HOLDS', 'FAILS', 'UNDECIDED', 'NOT_RUN', 'PRINTED', 'CONTRADICTED', 'WORDS_OF_VERDICT', 'SURE',
            'NotRun', 'Truth', 'as_truth', 'number', 'every', 'flip', 'some', 'Best', 'Peak', 'best_of', 'ahead',
-           'agree', 'named', 'weigh', 'read', 'bounded', 'refuse', 'parse', 'construct', 'Rename', 'evaluate',
-           'told_as', 'Table', 'as_number', 'same_place', 'Figure', 'ranks', 'resamples', 'key_of', 'averaged', 'keyed',
-           'Evidence', 'asked_seeds', 'used', 'Verdict', 'verdict']
+           'agree', 'named', 'weigh', 'read', 'bounded', 'refuse', 'parse', 'construct', 'Rename', 'evaluate', 'counts',
+           'unit_of', 'told_as', 'Table', 'as_number', 'same_place', 'Figure', 'ranks', 'resamples', 'key_of',
+           'averaged', 'keyed', 'Evidence', 'asked_seeds', 'used', 'Verdict', 'say_yes', 'verdict']
 
 # %% ../nbs/08_claims.ipynb #4ec16d5d
 import ast
@@ -319,6 +319,26 @@ def evaluate(
     except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, RecursionError, OverflowError) as why:
         raise ValueError(f"{where}: {expr[:300]!r} cannot be read: {type(why).__name__}: {why}") from None
 
+# %% ../nbs/08_claims.ipynb #d168977a
+def counts(
+    side # Of a comparison
+)->bool:
+    "Is it a number of answers, or of things?"
+    if not (isinstance(side, ast.Call) and isinstance(side.func, ast.Name) and side.args): return False
+    return side.func.id == "len" or side.func.id == "sum" and isinstance(side.args[0], (ast.GeneratorExp, ast.ListComp)) and isinstance(side.args[0].elt, ast.Compare)
+
+def unit_of(
+    expr:str, # An expression
+    unit:str # Of the numbers that it speaks of
+)->str:
+    "In what its margin is measured."
+    def of(link):
+        nodes = list(ast.walk(link))
+        if any(isinstance(node, ast.Name) and node.id == "slope" for node in nodes): return "rank correlation"
+        return "count" if any(counts(side) for node in nodes if isinstance(node, ast.Compare) for side in (node.left, *node.comparators)) else unit
+    body = parse(expr).body
+    return " or ".join(dict.fromkeys(map(of, body.values if isinstance(body, ast.BoolOp) else [body])))
+
 # %% ../nbs/08_claims.ipynb #2ba69b72
 def told_as(
     wanted:dict # Column -> value
@@ -559,8 +579,19 @@ class Verdict(NamedTuple):
     seeds:tuple = () # Whose runs decided
     share:float|None = None # Of the samples in which it is true
     why:str = "" # What is missing, or what to know
+    alone:int|None = None # Seeds that say yes by themselves; None where one alone cannot be asked
 
 # %% ../nbs/08_claims.ipynb #22eb1ba0
+def say_yes(
+    evidence:Evidence, # Rows by seed
+    expr:str, # The claim
+    where:str, # File and artefact, for messages
+    seeds:tuple # Who is asked
+)->int|None: # None where one seed alone cannot be asked
+    "How many of some seeds say yes, each by itself."
+    try: return sum(evaluate(expr, evidence.sample((seed,)).names, where, evidence.renamed).holds for seed in seeds)
+    except NotRun: return None
+
 def verdict(
     evidence:Evidence, # Rows by seed
     expr:str, # The claim
@@ -576,4 +607,4 @@ def verdict(
     margins = [answer.margin for answer,times in told if answer.margin is not None for _ in range(times)]
     word = HOLDS if share >= SURE else FAILS if share <= 1 - SURE else UNDECIDED
     spread = pstdev(margins) if len(seeds) > 1 and margins else None
-    return Verdict(word, middle.margin, spread, seeds, share, "one seed" if len(seeds) == 1 else "")
+    return Verdict(word, middle.margin, spread, seeds, share, "one seed" if len(seeds) == 1 else "", say_yes(evidence, expr, where, seeds))

@@ -4,7 +4,9 @@ import shutil
 import time
 from itertools import product
 from statistics import pstdev
+import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 from clusterlab import artefacts, claims, reproduce, runs, verdicts
 from conftest import ROOT
 
@@ -176,6 +178,42 @@ def test_stand_ins_say_so():
     assert all(row["stand_in"] == "yes" for row in digits)
     decided = {f"{row['document']}-{row['artefact']}-{row['number']}" for row in digits if row["verdict"] in (claims.HOLDS, claims.FAILS, claims.UNDECIDED)}
     assert not decided & needs
+
+
+def on_digits(document, name):
+    "Finished runs of budget laptop on digits, by seed."
+    found = reproduce.matching(reproduce.page(document), list(runs.find_records(ROOT/"runs").values()), [name])
+    return {run["seed"]: run for run in found if run["dataset"] == "digits" and run["budget"] == "laptop"}
+
+
+def moved(a, b):
+    "Images that two runs put into different clusters, after the best match of clusters."
+    a, b = (np.unique(artefacts.decode_map(run)[:, 3], return_inverse=True)[1] for run in (a, b))
+    table = np.zeros((a.max() + 1, b.max() + 1), dtype=int)
+    np.add.at(table, (a, b), 1)
+    return len(a) - table[linear_sum_assignment(table, maximize=True)].sum()
+
+
+def test_ties():
+    "What the pages say of runs that end in the same clusters is so, and so is what sets them apart from runs that are one and the same."
+    full, cdr, small = (on_digits("pipcdr", name) for name in ("PIPCDR", "CDR", "sigma = 0.001"))
+    if not (full and cdr and small): pytest.skip("no records of PIPCDR")
+    assert [moved(full[seed], cdr[seed]) for seed in sorted(cdr)] == [moved(small[seed], cdr[seed]) for seed in sorted(cdr)] == [0, 2, 0]
+    assert all(full[seed]["record"]["history"]["loss"] != cdr[seed]["record"]["history"]["loss"] for seed in cdr)
+    a, b = (on_digits("snscc", name) for name in ("gamma = 0.95", "gamma = 0.99"))
+    assert a and all(a[seed]["record"]["history"]["loss"] == b[seed]["record"]["history"]["loss"] for seed in a), "Table VI of SNSCC can be asked after all"
+
+
+def test_what_verdicts_are_worth():
+    "A failure by nothing says what is equal; the counts are those that README.md tells; a seed that disagrees is seen."
+    rows = verdicts.all_rows()
+    assert all("no difference at all: " in row["reason"] for row in rows if row["verdict"] == claims.FAILS and row["effect"] == pytest.approx(0, abs=1e-12) and not row["sd"])
+    head = verdicts.headline(rows)
+    split = [row for row in head if verdicts.divided(row)]
+    assert f"{len(split)} are not unanimous" in verdicts.summary(rows) and all(row["share"] not in (0, 1) for row in split)
+    assert sum(row["in_print"] == "no" for row in head) == sum(not claim["in_document"] for claim in TABLES)
+    assert all(row["unit"] for row in rows if row["verdict"] in verdicts.DECIDED and row["effect"] is not None)
+    assert verdicts.summary(rows) in (ROOT/"README.md").read_text(encoding="utf-8"), "execute nbs/index.ipynb and write README.md again"
 
 
 def test_known_verdicts():
