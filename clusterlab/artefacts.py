@@ -7,21 +7,21 @@ __all__ = ['NEEDED', 'BESIDE', 'COUNTED', 'UNITS', 'ORACLE', 'LOWER', 'TIDY', 'E
            'LOOKS', 'STYLE', 'LONG', 'ACRONYMS', 'SUMMARY', 'GAP', 'BLOCKS', 'ASKED', 'KINDS', 'plain', 'Case',
            'run_id', 'field', 'finite', 'history', 'score', 'sizes_of', 'Group', 'group_of', 'run_facts', 'agrees',
            'table_groups', 'groups_of', 'chosen', 'check_printed', 'read_printed', 'label_printed', 'scale', 'spread',
-           'oracle_score', 'cell', 'our_column', 'rows_of', 'readings', 'result_blocks', 'data_notes', 'run_notes',
-           'result_notes', 'to_csv', 'tidy_row', 'tidy_rows', 'to_markdown', 'results', 'escape', 'table_files',
-           'tex_cell', 'tex_tabular', 'tex_blocks', 'to_latex', 'pair_facts', 'fact_notes', 'fact_rows', 'information',
-           'look', 'looks', 'house', 'width', 'picture', 'settle', 'point', 'reference_of', 'parts_of', 'long_rows',
-           'drawn', 'runs_named', 'curve_columns', 'step_rows', 'curve_rows', 'curves', 'state_of', 'lacking', 'corner',
-           'name_ends', 'end_name', 'draw_lines', 'panels_of', 'keep_inside', 'plate', 'line_files', 'size_rows',
-           'sizes', 'sweep_lines', 'seed_scores', 'sweep_rows', 'sweep_case', 'valued', 'draw_sweep', 'sweep',
-           'bar_rows', 'bar_lines', 'bar_room', 'draw_bars', 'bars', 'study_table', 'table_rows', 'study_rows',
-           'number_rows', 'draw_scatter', 'in_bars', 'draw_study', 'study', 'decode_map', 'rename_clusters',
-           'class_name', 'mapped', 'map_points', 'separations', 'score_rows', 'map_rows', 'draw_points', 'tiles',
-           'map_lines', 'maps', 'boundary_rows', 'boundary', 'confusion_of', 'error_rows', 'confusion_rows',
-           'draw_confusion', 'confusion', 'images_of', 'tile', 'Album', 'draw_album', 'album_files', 'members_of',
-           'picked', 'member_numbers', 'member_rows', 'members', 'neighbour_rows', 'neighbours', 'settings',
-           'score_card', 'shown', 'run_curves', 'run_map', 'cluster_sheet', 'run_clusters', 'formula_rows', 'formula',
-           'sample_rows', 'samples', 'Kind', 'kind_of', 'figure_rows', 'render', 'write']
+           'oracle_score', 'cell', 'our_column', 'rows_of', 'spoken', 'row_name', 'readings', 'result_blocks',
+           'data_notes', 'run_notes', 'result_notes', 'to_csv', 'tidy_row', 'tidy_rows', 'to_markdown', 'results',
+           'escape', 'table_files', 'tex_cell', 'tex_tabular', 'tex_blocks', 'to_latex', 'pair_facts', 'fact_notes',
+           'fact_rows', 'information', 'look', 'looks', 'house', 'width', 'picture', 'settle', 'point', 'reference_of',
+           'parts_of', 'long_rows', 'drawn', 'runs_named', 'curve_columns', 'step_rows', 'curve_rows', 'curves',
+           'state_of', 'lacking', 'corner', 'name_ends', 'end_name', 'draw_lines', 'panels_of', 'keep_inside', 'plate',
+           'line_files', 'size_rows', 'sizes', 'sweep_lines', 'seed_scores', 'sweep_rows', 'sweep_case', 'valued',
+           'draw_sweep', 'sweep', 'bar_rows', 'bar_lines', 'bar_room', 'draw_bars', 'bars', 'study_table', 'table_rows',
+           'study_rows', 'number_rows', 'draw_scatter', 'in_bars', 'draw_study', 'study', 'decode_map',
+           'rename_clusters', 'class_name', 'mapped', 'map_points', 'separations', 'score_rows', 'map_rows',
+           'draw_points', 'tiles', 'map_lines', 'maps', 'boundary_rows', 'boundary', 'confusion_of', 'error_rows',
+           'confusion_rows', 'draw_confusion', 'confusion', 'images_of', 'tile', 'Album', 'draw_album', 'album_files',
+           'members_of', 'picked', 'member_numbers', 'member_rows', 'members', 'neighbour_rows', 'neighbours',
+           'settings', 'score_card', 'shown', 'run_curves', 'run_map', 'cluster_sheet', 'run_clusters', 'formula_rows',
+           'formula', 'sample_rows', 'samples', 'Kind', 'kind_of', 'figure_rows', 'render', 'write']
 
 # %% ../nbs/08_artefacts.ipynb #400aefb5
 import csv
@@ -168,9 +168,9 @@ def group_of(run:dict # A run with its record
     found = field(run, "spec", "dataset", "name")
     if plain(found) != plain(run["dataset"]) and not run["dataset"].startswith("folder:"):
         raise ValueError(f"run {run_id(run)}: spec.dataset.name is {found!r}, must be {run['dataset']!r}")
-    protocol = field(run, "spec", "dataset", "protocol")
-    if field(run, "spec").get("config", {}).get("old"): protocol = protocol.replace("scored on the same", "scored on those of them that have no label")
-    return run["dataset"], run["budget"], protocol
+    config, same, told = field(run, "spec").get("config", {}), "and scored on the same", "and scored on those of them that have no label"
+    if not config.get("old"): told = f"on; scored on {config['score']}, {sum(sizes_of(run))} images" if config.get("score") else same
+    return run["dataset"], run["budget"], field(run, "spec", "dataset", "protocol").replace(same, told)
 
 # %% ../nbs/08_artefacts.ipynb #2c5932a8
 def run_facts(run:dict # A run with its record
@@ -348,6 +348,24 @@ def rows_of(case:Case # An artefact and its rows
     pairs = [(label, case.ours(label)) for label in dict.fromkeys(label for label, _, _ in label_printed(case))]
     return pairs + [(None, name) for name in case.names if name not in dict(pairs).values()]
 
+# %% ../nbs/08_artefacts.ipynb #5b0e91d2
+def spoken(label:str # A printed row's name, from `label_printed`
+)->str: # Like "UNIC, positives, stage = Train"
+    "The document's name of a row: a column that says yes by its name, one that says no or counts rows not at all."
+    parts = [part.partition("=") for part in label.split(", ") if not part.startswith("row_no=")]
+    return ", ".join(name.replace("_", " ") + f" = {value}"*(value != "yes") if sign else name for name, sign, value in parts if value != "no")
+
+
+def row_name(
+    case:Case, # An artefact and its rows
+    label:str|None, # Printed name; None: not printed
+    name:str, # Our name
+    beside:bool # Do numbers of ours stand in this row?
+)->str: # What the row is called
+    "The document's name where it prints the row, ours where it does not; both where numbers of both stand in it."
+    said = spoken(label) if label else name
+    return f"{said}; our run: {name}" if beside and name in case.names and said.lower() != name.lower() else said
+
 # %% ../nbs/08_artefacts.ipynb #c2e882b5
 def readings(case:Case # An artefact and its rows
 )->list: # Functions of a run and a metric
@@ -365,12 +383,13 @@ def result_blocks(case:Case # An artefact and its rows
     else: plan += [(d, None, [g for g in others if g.dataset == d]) for d in dict.fromkeys(g.dataset for g in others)]
     for title, dataset, mine in plan:
         pairs, columns = rows_of(case) if dataset else [(None, name) for name in case.names], []
+        if not mine: pairs = [(label, name) for label, name in pairs if any((label, dataset) == key[:2] for key in found)]
         for metric in case.artefact.get("metrics") or case.values("metric"):
             cells = [found.get((label, dataset, metric), {}).get("value") or "not printed" for label, _ in pairs]
             if dataset: columns.append(((metric, f"paper {dataset}"), cells))
             columns += [our_column(case, [name for _, name in pairs], metric, group, read) for group in mine for read in readings(case)]
         blocks.append({"title": title, "head": [("", "Method")] + [head for head, _ in columns],
-                       "rows": [list(row) for row in zip([name for _, name in pairs], *[texts for _, texts in columns])]})
+                       "rows": [list(row) for row in zip([row_name(case, *pair, bool(mine)) for pair in pairs], *[texts for _, texts in columns])]})
     return blocks
 
 # %% ../nbs/08_artefacts.ipynb #919a9e21
@@ -391,7 +410,8 @@ def run_notes(
     groups:list[Group] # Groups with a finished run
 )->list[str]: # One sentence per entry
     "The runs that broke, then the ids and seeds behind every column."
-    ids = {(group, name): ", ".join(f"{run_id(run)} (seed {run['seed']})" for run in chosen(case, name, group))
+    less = lambda run: f" less {run['record']['minus']}" if run["record"].get("minus") else ""
+    ids = {(group, name): ", ".join(f"{run_id(run)}{less(run)} (seed {run['seed']})" for run in chosen(case, name, group))
            for group in groups for name in case.names}
     return [f"failed: {run['name']}, {run['dataset']} ({run['budget']}), seed {run['seed']}, run {run_id(run)}: "
             f"{run['record'].get('reason') or 'no reason given'}." for run in case.runs if run["record"] and run["record"].get("status") != "finished"
@@ -402,11 +422,13 @@ def result_notes(case:Case # An artefact and its rows
 )->list[str]: # One sentence per entry
     "Everything that stands below a table of results."
     groups = [g for g in table_groups(case) if any(chosen(case, name, g) for name in case.names)]
-    units = ", ".join(case.values("unit")) or "percent"
+    units = ", ".join(filter(None, case.values("unit"))) or "percent"
+    if not case.names: return [f"paper: as printed, unit: {units}.", *case.artefact.get("notes", [])]
     how = (f"paper: as printed, unit: {units}. ours: last epoch, mean ± sample standard deviation over n seeds, same unit; "
            "bold: the best mean of the column at this precision, among ours only.")
     if case.artefact.get("oracle"): how += " oracle: the epoch with the best ACC, which takes the labels to find; no user has them."
-    renamed = [f"{case.ours(m)} is printed as “{m}”." for m in case.values("method") if case.ours(m) != m]
+    apart = [(spoken(label), name) for label, name in rows_of(case) if label != name and label] if len(case.values("dataset")) > 1 else []
+    renamed = [f"“{name}” is printed as “{label}”." for label, name in apart if label.lower() != name.lower()]
     return data_notes(case, groups) + [how] + renamed + list(case.artefact.get("notes", [])) + run_notes(case, groups)
 
 
@@ -422,12 +444,12 @@ def to_csv(
     return out.getvalue().encode()
 
 # %% ../nbs/08_artefacts.ipynb #5a9dbb37
-TIDY = "method source dataset budget metric value sd n unit seeds runs protocol".split()
+TIDY = "method source dataset budget metric value sd n unit seeds runs protocol printed_as".split()
 
 
 def tidy_row(
     case:Case, # An artefact and its rows
-    name:str, # Of the row
+    pair:tuple, # From `rows_of`
     metric:str, # Like "NMI"
     group:Group, # Data set, budget, protocol
     found:dict, # From `cell`
@@ -435,7 +457,7 @@ def tidy_row(
 )->dict: # One row
     "One number of ours."
     spelling = [d for d in case.values("dataset") if case.same(d, group.dataset)] or [group.dataset]
-    return {"method": name, "source": ORACLE if read is oracle_score else "ours", "dataset": spelling[0], "budget": group.budget, "metric": metric,
+    return {"printed_as": pair[0], "method": pair[1], "source": ORACLE if read is oracle_score else "ours", "dataset": spelling[0], "budget": group.budget, "metric": metric,
         "value": found["mean"], "sd": found["sd"], "n": found["n"], "unit": scale(case, metric)[0], "protocol": group.told,
         "seeds": " ".join(str(run["seed"]) for run in found["runs"]), "runs": " ".join(map(run_id, found["runs"]))}
 
@@ -446,10 +468,10 @@ def tidy_rows(case:Case # An artefact and its rows
     check_printed(case)
     rows = [{"method": label, "source": "paper", "dataset": dataset, "metric": metric, "value": row["value"], "unit": row["unit"]}
             for (label, dataset, metric), row in label_printed(case).items() if row["value"]]
-    for label, name in rows_of(case):
+    for pair in rows_of(case):
         for metric in case.artefact.get("metrics") or case.values("metric"):
-            rows += [tidy_row(case, label or name, metric, group, found, read) for group in table_groups(case) for read in readings(case)
-                     if (found := cell(case, name, group, metric, read)) and found["n"]]
+            rows += [tidy_row(case, pair, metric, group, found, read) for group in table_groups(case) for read in readings(case)
+                     if (found := cell(case, pair[1], group, metric, read)) and found["n"]]
     return rows
 
 # %% ../nbs/08_artefacts.ipynb #6d0dce4d
@@ -501,14 +523,15 @@ def table_files(
 # %% ../nbs/08_artefacts.ipynb #25739efd
 def tex_cell(
     text:str, # Text of a cell or heading
-    width:int = 26 # Longest text on one line, in characters
+    width:int = 26, # Longest text on one line, in characters
+    side:str = "r" # Where lines are flush: l or r
 )->str: # The cell in LaTeX
     "A cell: bold where marked, a small spread, long text broken into lines."
     if text[:2] == text[-2:] == "**": return rf"\textbf{{{tex_cell(text[2:-2])}}}"
     mean, sign, sd = text.partition(" ± ")
     if sign: return rf"{escape(mean)}{{\tiny$\pm${escape(sd)}}}"
     lines = list(map(escape, wrap(text, width) or [""]))
-    return lines[0] if len(lines) == 1 else r"\begin{tabular}[t]{@{}r@{}}" + r" \\ ".join(lines) + r"\end{tabular}"
+    return lines[0] if len(lines) == 1 else rf"\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}" + r" \\ ".join(lines) + r"\end{tabular}"
 
 
 def tex_tabular(block:dict # Title, head and rows
@@ -520,7 +543,7 @@ def tex_tabular(block:dict # Title, head and rows
     first = "".join(rf" & \multicolumn{{{b - a}}}{{c}}{{{escape(top[a])}}}" for a, b in spans)
     rules = "".join(rf"\cmidrule(lr){{{a + 1}-{b}}}" for a, b in spans)
     rows = [[r"\fontsize{6}{7}\selectfont " + tex_cell(pair[1], 13) for pair in block["head"]]]
-    rows += [[escape(row[0])] + list(map(tex_cell, row[1:])) for row in block["rows"]]
+    rows += [[tex_cell(row[0], 44, "l")] + list(map(tex_cell, row[1:])) for row in block["rows"]]
     lines = [rf"\begin{{tabular}}{{l{'r'*(len(top) - 1)}}}", r"\toprule", first + r" \\", rules, *[" & ".join(row) + r" \\" for row in rows]]
     return lines[:5] + [r"\midrule", *lines[5:], r"\bottomrule", r"\end{tabular}"]
 
@@ -565,7 +588,8 @@ def fact_notes(case:Case # An artefact and its rows
 )->list[str]: # One sentence per entry
     "What has no fact of ours, and where ours differ."
     pairs = pair_facts(case)
-    notes = [f"ours {name}: not computed." for name, _, fact in pairs if not fact]
+    without = [name for name, _, fact in pairs if not fact] if case.artefact.get("rows") else []
+    notes = [f"ours {'; '.join(without)}: not computed."] if without else []
     notes += [f"{name} is ours, not in the printed table." for name, row, _ in pairs if not row]
     both = [(name, column, row[column], fact.get(ours)) for name, row, fact in pairs for column, ours in case.artefact["columns"].items() if row]
     notes += [f"differs: {name}, {column.replace('_', ' ')}: printed {theirs}, ours {mine}." for name, column, theirs, mine in both
@@ -585,11 +609,11 @@ def information(
     case:Case, # An artefact and its rows
     rows:list[dict] # From `fact_rows`
 )->dict[str, bytes]: # File name to bytes
-    "A table of facts: printed ones beside computed ones."
-    columns = case.artefact["columns"]
-    head = [("", "Name")] + [(column.replace("_", " "), whose) for column in columns for whose in ("paper", "ours")]
+    "A table of facts: printed ones beside computed ones, where there are any."
+    columns, sides = case.artefact["columns"], ("paper", "ours") if case.artefact.get("rows") else ("paper",)
+    head = [("", "Name")] + [(column.replace("_", " "), whose) for column in columns for whose in sides]
     lines = [[name] + [text for column, ours in columns.items() for text in
-                       (row.get(column) or "not printed", str(fact.get(ours, "not computed")))] for name, row, fact in pair_facts(case)]
+                       (row.get(column) or "not printed", str(fact.get(ours, "not computed")))[:len(sides)]] for name, row, fact in pair_facts(case)]
     return table_files(case, [{"title": "", "head": head, "rows": lines}], fact_notes(case), to_csv(["dataset", "source", "fact", "value"], rows))
 
 # %% ../nbs/08_artefacts.ipynb #061ef8e4

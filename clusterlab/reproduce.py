@@ -11,13 +11,15 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
            'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page',
            'known_sweep', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line', 'whole', 'matching',
            'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts',
-           'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
+           'Traffic', 'growth', 'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images',
+           'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
 import csv
 import inspect
 import json
+import math
 import os
 import resource
 import time
@@ -32,6 +34,8 @@ from importlib import import_module
 from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import silhouette_score
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 # %% ../nbs/09_reproduce.ipynb #e0d3385c
 def home()->Path: # Folder with settings.ini, experiments, nbs, runs
@@ -525,7 +529,9 @@ def page(
             if "sweeps" in one: one["points"] = {name: [[v, f"{name} = {v}"] for v in known_sweep(document, key, told, name)["values"]] for name in one["sweeps"]}
         entry["names"] = artefacts.runs_named(entry)
         entry.setdefault("runs", entry["names"])
-        if "computed" in entry: entry["rows"] = COMPUTED[known(f"computed of {document}/{key}:", entry["computed"], COMPUTED)]()
+        if "computed" in entry:
+            make = COMPUTED[known(f"computed of {document}/{key}:", entry["computed"], COMPUTED)]
+            if entry["kind"] != "information": entry["rows"] = make() # A table asks when it is written
     return told
 
 # %% ../nbs/09_reproduce.ipynb #fa82cf2a
@@ -656,9 +662,9 @@ def could_be(record, entry, skip):
 
 def less(row, others):
     "The record of a row with its scores less those of the same seed of another run, as `<score>_drop`; without them where there is no such run."
-    base = next((o["record"]["scores"] for o in others if (o["dataset"], o["budget"], o["seed"]) == (row["dataset"], row["budget"], row["seed"])), {})
+    base = next((o["record"] for o in others if (o["dataset"], o["budget"], o["seed"]) == (row["dataset"], row["budget"], row["seed"])), dict(scores={}, id=None))
     scores = row["record"]["scores"]
-    return row["record"] | {"scores": scores | {f"{n}_drop": v - base[n] for n,v in scores.items() if n in base}}
+    return row["record"] | {"scores": scores | {f"{n}_drop": v - base["scores"][n] for n,v in scores.items() if n in base["scores"]}, "minus": base["id"]}
 
 # %% ../nbs/09_reproduce.ipynb #9d6b36b8
 def reported(
@@ -696,16 +702,64 @@ def recipe_facts():
     ranges = [(f"augmentation range, {printed}_{end}", f"{v:g}") for printed,ours in PRINTED.items() for end,v in zip(("min", "max"), views.OPERATIONS[ours])]
     return [dict(name=name, value=value) for name,value in shades + ranges]
 
-COMPUTED = dict(thresholds=threshold_facts, threshold_lines=threshold_lines, splits=split_facts, recipes=recipe_facts) # What `computed` may name
+# %% ../nbs/09_reproduce.ipynb #7d1f02aa
+class Traffic(TorchDispatchMode):
+    "Counts the numbers that tensor operations read and write."
+    count = 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.count += sum(t.numel() for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor))
+        return out
+
+def growth(
+    term, # Makes a function that is counted out of a size
+    size:int=16384 # The smaller one; the other is twice that
+)->float: # 1: with the size; 2: with its square
+    "The power of the size with which the traffic of a term grows."
+    counts = []
+    for n in (size, 2*size):
+        with import_module("torch._subclasses.fake_tensor").FakeTensorMode():
+            work = term(n)
+            with Traffic() as traffic: work()
+        counts.append(traffic.count)
+    return math.log2(counts[1]/counts[0])
+
+# %% ../nbs/09_reproduce.ipynb #2ebc5b0b
+def snscc_terms(
+    n:int, # Images of the batch
+    c:int # Clusters
+)->dict: # Name in SNSCC's Table I -> the term, as a function; loss, taken from what the term above it found
+    "The terms of our SNSCC, with 16 features and 10 neighbours an image."
+    train, boost = (import_module(f"clusterlab.methods.{name}") for name in ("snscc", "snscc_boost"))
+    u, v, p, q = (torch.zeros(n, w) for w in (16, 16, c, c))
+    labels, chosen = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.bool)
+    near, s = train.local_neighbours(u, 10)
+    def both(): return train.local_neighbours(u, 10), train.global_neighbours(u, v, 10)
+    def local(): return train.soft_pairs(p, p, near, s)
+    def wide(): return train.soft_pairs(p, q, near, s)
+    def columns(): return train.column_contrast(p, q), train.mean_entropy(p)
+    def mates(near, s, valid): return train.soft_pairs(p, p, near, s, False, valid), boost.taught(p, labels, chosen)
+    return {"Pre-train Stage, Compute {L}_{pre-train}": lambda: train.nt_xent(u, v), "Train Stage, Obtain positive confidence S": both,
+            "Train Stage, Compute {L}_{local}": local, "Train Stage, Compute {L}_{global}": wide, "Train Stage, Compute {L}_{clu_cont}": columns,
+            "Train Stage, Compute {L}_{train}": lambda: (both(), local(), wide(), columns()), "Boost Stage, Select most \\sigma% confident samples": lambda: boost.believed(p.amax(1), labels),
+            "Boost Stage, Compute {L}_{boost}": lambda: mates(*boost.soft_mates(u, labels, chosen, 10))}
+
+def growth_facts():
+    "How the terms of SNSCC grow, the contrast of columns with the clusters, the others with the batch."
+    terms = {name: "C" if "clu_cont" in name else "n" for name in snscc_terms(32, 4)}
+    return [dict(name=name, growth=f"{by}^{growth(lambda size: snscc_terms(*((size, 10) if by == 'n' else (128, size)))[name]):.1f}") for name,by in terms.items()]
+
+COMPUTED = dict(thresholds=threshold_facts, threshold_lines=threshold_lines, splits=split_facts, recipes=recipe_facts, growth=growth_facts) # What `computed` may name
 
 # %% ../nbs/09_reproduce.ipynb #04c8a392
 def facts_of(
     entry:dict # Of an artefact
 )->list: # Computed by the code, or facts of the data sets, counted once from the images and tested against them
     "What an information table shows beside the printed numbers."
-    if entry["kind"] != "information" or "computed" in entry: return entry.get("rows", [])
-    counted = read_toml(home()/"experiments"/"data.toml")
-    return [dict(name=name, **{n: f for n,f in facts.items() if n != "names"}) for name,facts in counted.items() if name in entry.get("datasets", counted)]
+    if entry["kind"] != "information": return entry.get("rows", [])
+    counted = read_toml(home()/"experiments"/"data.toml") if "datasets" in entry else {}
+    facts = COMPUTED[entry["computed"]]() if "computed" in entry else [dict(name=name, **{n: f for n,f in facts.items() if n != "names"}) for name,facts in counted.items()]
+    return [fact for fact in facts if "datasets" not in entry or fact["name"] in entry["datasets"]]
 
 def names_of()->dict: # Names of the classes of each data set whose classes are not numbers
     "What figures call the classes."
