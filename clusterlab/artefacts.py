@@ -169,7 +169,9 @@ def group_of(run:dict # A run with its record
     if plain(found) != plain(run["dataset"]) and not run["dataset"].startswith("folder:"):
         raise ValueError(f"run {run_id(run)}: spec.dataset.name is {found!r}, must be {run['dataset']!r}")
     protocol = field(run, "spec", "dataset", "protocol")
-    if field(run, "spec").get("config", {}).get("old"): protocol = protocol.replace("scored on the same", "scored on those of them that have no label")
+    config = field(run, "spec").get("config", {})
+    if config.get("old"): protocol = protocol.replace("scored on the same", "scored on those of them that have no label")
+    if config.get("score"): protocol = protocol.replace("trained and scored on the same", f"trained on, and scored on {config['score']}")
     return run["dataset"], run["budget"], protocol
 
 # %% ../nbs/08_artefacts.ipynb #2c5932a8
