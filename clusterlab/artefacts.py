@@ -161,7 +161,7 @@ class Group(NamedTuple):
 
     def label(self, more=""): return f"{self.dataset} ({self.budget}{more}{self.mark and ', protocol ' + self.mark})"
 
-
+# %% ../nbs/08_artefacts.ipynb #1e618c93
 def group_of(run:dict # A run with its record
 )->tuple: # Data set, budget, protocol
     "Where a run belongs; its record must agree on the data set."

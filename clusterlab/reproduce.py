@@ -9,10 +9,10 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
            'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of', 'assign_new', 'placed', 'train', 'device_for',
            'trained', 'write_clusters', 'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette',
            'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page',
-           'known_sweep', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line', 'whole', 'matching',
-           'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts',
-           'Traffic', 'growth', 'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images',
-           'report']
+           'known_sweep', 'check_rules', 'rules', 'changes', 'targets', 'wanted', 'in_order', 'plan_lines',
+           'short_path', 'one_line', 'whole', 'matching', 'could_be', 'less', 'reported', 'threshold_facts',
+           'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth', 'snscc_terms', 'growth_facts',
+           'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -524,6 +524,7 @@ def page(
     told.setdefault("run", {})
     for name,entry in told.get("sweep", {}).items():
         told["run"] |= {f"{name} = {v}": dict(method=entry["method"], set={**entry.get("set", {}), entry["option"]: v}, swept=True) for v in entry["values"]}
+    check_rules(document, told)
     for key,entry in told["artefact"].items():
         for one in (entry, *entry.get("parts", [])):
             if "sweeps" in one: one["points"] = {name: [[v, f"{name} = {v}"] for v in known_sweep(document, key, told, name)["values"]] for name in one["sweeps"]}
@@ -535,7 +536,8 @@ def page(
     return told
 
 # %% ../nbs/09_reproduce.ipynb #fa82cf2a
-PAGE = {"": "document title authors year folder aliases left_out run sweep budget artefact", "run": "method set minus", "sweep": "method option set values", "budget": "datasets seeds",
+PAGE = {"": "document title authors year folder aliases left_out run sweep where budget artefact", "run": "method set minus", "sweep": "method option set values", "budget": "datasets seeds",
+        "where": "runs methods datasets budgets set skip",
         "artefact": "kind title caption notes budgets on seeds datasets runs sweeps bars parts metrics x y label reference reference_label d columns steps_to gain spread style table numbers kinds log by "
                     "blocks across clusters classes class_names superclasses show computed named_by oracle varies",
         "part": "name runs sweeps bars metrics x y label columns steps_to gain reference table log"} # Where -> keys
@@ -550,6 +552,7 @@ def check_page(
         for key in dict(run=["method"], sweep=["method", "option", "values"], budget=["datasets", "seeds"], artefact=["kind", "title"]).get(room, ["document", "artefact", "budget"] if not room else []):
             if key not in entry: raise ValueError(f"experiments/{document}.toml, {where or 'top'}: key '{key}' is missing")
     check("", told, "")
+    for n,rule in enumerate(told.get("where", []), 1): check(f"where {n}", rule, "where")
     for room in ("run", "sweep", "budget", "artefact"):
         for name,entry in told.get(room, {}).items():
             check(f"{room} {name}", entry, room)
@@ -559,6 +562,37 @@ def check_page(
 def known_sweep(document, key, told, name):
     "A sweep of a page; `ValueError` if there is none of that name."
     return told["sweep"][known(f"sweep of {document}/{key}:", name, told.get("sweep", {}))]
+
+# %% ../nbs/09_reproduce.ipynb #c463f6e4
+def check_rules(
+    document:str, # For the message
+    told:dict # A page, its sweeps written out
+):
+    "`ValueError` naming the rule, if a rule of a page speaks of nobody that we know."
+    there = dict(runs=told["run"], methods=method_names(), datasets=data.NAMES, budgets=told["budget"])
+    for n,rule in enumerate(told.get("where", []), 1):
+        for key,names in there.items():
+            for name in rule.get(key, []): known(f"experiments/{document}.toml, where {n}: {key}", name, names)
+
+def rules(
+    told:dict, # A page
+    name:str, # Of one of its runs
+    dataset:str, # Name of a data set
+    budget:str # A name of `budget_names`
+)->list: # As they stand on the page
+    "The rules of a page that speak of a run."
+    facts = dict(runs=name, methods=told["run"][name]["method"], datasets=dataset, budgets=budget)
+    return [rule for rule in told.get("where", []) if all(fact in rule.get(key, [fact]) for key,fact in facts.items())]
+
+def changes(
+    told:dict, # A page
+    name:str, # Of one of its runs
+    dataset:str, # Name of a data set
+    budget:str # A name of `budget_names`
+)->dict: # Options by name
+    "What a page sets for a run on a data set at a budget."
+    layers = [rule.get("set", {}) for rule in rules(told, name, dataset, budget)] + [told["run"][name].get("set", {})]
+    return {option: value for layer in layers for option,value in layer.items()}
 
 # %% ../nbs/09_reproduce.ipynb #d2481289
 def targets(
@@ -584,8 +618,9 @@ def wanted(
     plan = told["budget"][budget]
     for name in dict.fromkeys(n for a in asked for n in a["names"]): known(f"run of {target}:", name, told["run"])
     picked = dict.fromkeys((seed, dataset, n) for a in asked for seed in (a.get("seeds", plan["seeds"]) if seeds is None else range(seeds))
-                           for dataset in a.get("on", {}).get(budget, plan["datasets"]) for n in a["names"])
-    return [settle(told["run"][n]["method"], dataset, budget, seed, label=n, **where, **told["run"][n].get("set", {})) for seed,dataset,n in picked]
+                           for dataset in a.get("on", {}).get(budget, plan["datasets"]) for n in a["names"]
+                           if not any(rule.get("skip") for rule in rules(told, n, dataset, budget)))
+    return [settle(told["run"][n]["method"], dataset, budget, seed, label=n, **where, **changes(told, n, dataset, budget)) for seed,dataset,n in picked]
 
 def in_order(
     wishes:list # Runs
@@ -643,22 +678,22 @@ def matching(
 )->list: # name, dataset, budget, seed, record: rows for `artefacts.render`
     "The finished records that belong to the runs of a page."
     rows, by_id = [], {r["id"]: r for r in records}
-    for name,record in ((n, r) for n in names for r in records if could_be(r, told["run"][n], skip)):
+    for name,record in ((n, r) for n in names for r in records if could_be(r, told, n, skip)):
         spec, entry = record["spec"], told["run"][name]
         plan = told["budget"].get(spec["budget"], {})
         if spec["dataset"]["name"] not in on.get(spec["budget"], plan.get("datasets", [])) or spec["seed"] not in plan["seeds"]: continue
-        expected = configure(spec["method"], spec["dataset"]["name"], spec["budget"], **entry.get("set", {}))
+        expected = configure(spec["method"], spec["dataset"]["name"], spec["budget"], **changes(told, name, spec["dataset"]["name"], spec["budget"]))
         if {k: v for k,v in expected.items() if k != "k"} != spec["config"] or (expected["k"] or spec["dataset"]["classes"]) != spec["k"]: continue
         rows.append(dict(name=name, dataset=spec["dataset"]["name"], budget=spec["budget"], seed=spec["seed"], record=record, whole=whole(record, by_id)))
         if "minus" in entry: rows[-1]["record"] = less(rows[-1], matching(told, records, [entry["minus"]], skip, on))
     return sorted(rows, key=lambda r: (list(names).index(r["name"]), r["dataset"], r["budget"], r["seed"]))
 
 # %% ../nbs/09_reproduce.ipynb #0af4f028
-def could_be(record, entry, skip):
+def could_be(record, told, name, skip):
     "Can this record belong to this run? Quick, for most cannot."
     spec = record["spec"]
-    if record["status"] != "finished" or spec["method"] != entry["method"] or spec["budget"] in skip: return False
-    return all(spec["config"].get(n, v) == v for n,v in entry.get("set", {}).items() if n not in ("stop", "k"))
+    if record["status"] != "finished" or spec["method"] != told["run"][name]["method"] or spec["budget"] in skip: return False
+    return all(spec["config"].get(n, v) == v for n,v in changes(told, name, spec["dataset"]["name"], spec["budget"]).items() if n not in ("stop", "k"))
 
 def less(row, others):
     "The record of a row with its scores less those of the same seed of another run, as `<score>_drop`; without them where there is no such run."

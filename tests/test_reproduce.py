@@ -70,6 +70,80 @@ def test_budgets_know_their_keys():
         for part,changes in layers.items(): assert set(changes) <= every, f"[{name}.{part}] {sorted(set(changes) - every)}"
 
 
+NO_SCHEDULE = {"every", "stop"} # `every` is how often a run looks at all images; `stop` is counted out from the epochs
+
+
+@pytest.mark.parametrize("method", reproduce.method_names())
+def test_paper_is_the_document(method):
+    "Budget paper is the numbers of the document, which are the defaults of the method."
+    told = {name: default for name,(_,default,_) in reproduce.options(method).items()}
+    if told.get("weights"): told["pretext"] = "" # weights from elsewhere need no run of ours
+    found = reproduce.configure(method, "cifar10", "paper")
+    assert {n: v for n,v in found.items() if n not in NO_SCHEDULE} == {n: told[n] for n in found if n not in NO_SCHEDULE}
+    if "epochs" in found: assert found["stop"] == (told["stop"] or told["epochs"])
+
+
+@pytest.mark.parametrize("budget, method, second", [(budget, method, epoch) for method,epochs in dict(connr=(160, 800), simsiam_connr=(160, 800), moco_connr=(160, 800), snscc_boost=(200, 500),
+                                                    propos=(10, 50), pipcdr=(10, 50), mochi=(10, 50)).items() for budget,epoch in zip(("gpu", "paper"), epochs)])
+def test_second_stage_keeps_its_share(budget, method, second):
+    "The second stage begins at the document's share of the schedule, also where that is shortened, and goes on in the same batches."
+    run = reproduce.settle(method, "digits", budget, recipe="digits")
+    document, config = {n: o[1] for n,o in reproduce.options(method).items()}, run.spec["config"]
+    assert run.init.spec["config"]["stop"] == second == round(document["start"]*config["epochs"])
+    assert config["batch"] == run.init.spec["config"]["batch"] == document["batch"] and config["stop"] == config["epochs"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_rules(document):
+    "Every rule of a page speaks of one of its runs somewhere, and what it sets is an option there."
+    told, heard = reproduce.page(document), []
+    for budget,plan in told["budget"].items():
+        for dataset,name in ((d, n) for d in plan["datasets"] for n in told["run"]):
+            heard += [rule for rule in reproduce.rules(told, name, dataset, budget) if rule not in heard]
+            for option,value in reproduce.changes(told, name, dataset, budget).items(): reproduce.checked(told["run"][name]["method"], option, value)
+    assert all(rule in heard for rule in told.get("where", []))
+
+
+def set_on(document, name, dataset, budget): return reproduce.changes(reproduce.page(document), name, dataset, budget)
+
+
+def test_unic_trains_on_one_part():
+    "On CIFAR-10 clustering is scored on the test part, category discovery on the unlabelled training images; digits are taken whole."
+    told = reproduce.page("unic")
+    for name in told["run"]:
+        found = reproduce.configure(told["run"][name]["method"], "cifar10", "paper", **set_on("unic", name, "cifar10", "paper"))
+        discovers = "old classes" in name or name in ("k-means with labels", "SimGCD", "Neighbour laboratory")
+        assert (found["split"], found["score"]) == ("train", "" if discovers else "test"), name
+        assert not {"split", "score"} & set(set_on("unic", name, "digits", "laptop")), name
+    assert [set_on("unic", "UNIC, 5 old classes", *at).get("lr") for at in (("digits", "laptop"), ("cifar10", "gpu"), ("cifar10", "paper"))] == [.004, None, None]
+    assert [any(rule.get("skip") for rule in reproduce.rules(told, "tau1=50 = 1500", "cifar10", budget)) for budget in ("laptop", "gpu", "paper")] == [True, False, False]
+
+
+@pytest.mark.parametrize("budget, network", [("laptop", "small"), ("gpu", "resnet18"), ("paper", "timm/vit_base_patch16_224.dino")])
+def test_unic_and_its_rivals_share_features(budget, network):
+    "k-means, SCAN of Table 6 and UNIC stand on one backbone; UNIC on the features of others on a network that those trained."
+    dataset, named = "digits" if budget == "laptop" else "cifar10", {}
+    for name in ("k-means", "SCAN, one head, tuned", "UNIC", "UNIC, 5 old classes", "k-means with labels", "SimGCD", "UNIC on MoCo v2"):
+        found = reproduce.configure(reproduce.page("unic")["run"][name]["method"], dataset, budget, **set_on("unic", name, dataset, budget))
+        named[name] = found["backbone"], found["pretext"]
+    assert named.pop("UNIC on MoCo v2") == ("small" if budget == "laptop" else "resnet18", "moco")
+    assert set(named.values()) == {(network, "" if budget == "paper" else "byol")}
+
+
+def test_uccc_batch_follows_the_clusters():
+    "256 for 10 clusters and 512 for 20, at budget paper."
+    assert [reproduce.configure("uccc", dataset, "paper", **set_on("uccc", "UCCC", dataset, "paper"))["batch"] for dataset in ("cifar10", "cifar20")] == [256, 512]
+
+
+def test_snscc_and_boost_share_a_run():
+    "SNSCC is the first stage of its boost, at every budget."
+    for budget in ("laptop", "gpu", "paper"):
+        alone = reproduce.settle("snscc", "digits", budget, **set_on("snscc", "SNSCC", "digits", budget))
+        assert reproduce.settle("snscc_boost", "digits", budget, **set_on("snscc", "SNSCC + boost", "digits", budget)).init.id == alone.id
+        longer = set_on("snscc", "SNSCC, train stage to the end", "digits", budget)
+        assert reproduce.configure("snscc", "digits", budget, **longer)["stop"] == reproduce.configure("snscc_boost", "digits", budget)["stop"]
+
+
 INVENTORY = dict(connr=("3 4 5", "4 5"), pipcdr=("1 2 3 4 5 6 7", "1 2 3 4 5 6 7 8 9"), snscc=("1 2 3 4 5 6 7", "1 2 3 4 5 6 7 8 9 10 11 12"),
                  uccc=("1 2 3 S1 S2 S3", "1 2 3 4 5 S1 S2 S3 S4 S5 S6 S7 S8 S9 S10 S11 S12"), unic=("1 2 3 4 5 6 7", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16")) # Of the five documents
 
