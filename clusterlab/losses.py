@@ -17,9 +17,10 @@ from torch import Tensor
 def alignment(
     p:Float[Tensor, "b d"], # Predictions of the online network, any length, one row an image
     t:Float[Tensor, "b d"] # Answers of the slow twin to the other view; receives no gradient
-)->Float[Tensor, ""]: # Mean squared distance of the unit vectors, between 0 and 4
+)->Float[Tensor, ""]: # Mean squared distance of the unit vectors, between 0 and 4; in 32 bits at least
     "How far the predictions point away from their targets: `2 - 2 cos`, averaged (PIPCDR Eq. 3)."
-    return 2 - 2*F.cosine_similarity(p.float(), t.detach().float(), dim=1, eps=1e-8).mean()
+    wide = torch.promote_types(torch.promote_types(p.dtype, t.dtype), torch.float32)
+    with torch.autocast(p.device.type, enabled=False): return 2 - 2*F.cosine_similarity(p.to(wide), t.detach().to(wide), dim=1, eps=1e-8).mean()
 
 # %% ../nbs/03_losses.ipynb #80498a7c
 @jaxtyped(typechecker=beartype)

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 'COMPUTED', 'QUIET', 'home', 'read_toml',
            'budgets', 'budgets_at', 'budget_names', 'known', 'method_names', 'method_class', 'desk', 'arguments',
-           'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of', 'settle', 'buildable',
-           'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of', 'assign_new', 'placed', 'train', 'device_for',
-           'trained', 'write_clusters', 'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette',
-           'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page',
-           'known_sweep', 'check_rules', 'rules', 'changes', 'targets', 'wanted', 'in_order', 'plan_lines',
-           'short_path', 'one_line', 'whole', 'matching', 'could_be', 'less', 'reported', 'threshold_facts',
-           'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth', 'snscc_terms', 'growth_facts',
-           'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
+           'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of', 'settle',
+           'check_parts', 'buildable', 'check_side', 'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of',
+           'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters', 'left_out', 'known_of',
+           'images_of_run', 'report_of', 'study_of', 'silhouette', 'map_of', 'device_name', 'execute', 'failure',
+           'ready', 'from_notebook', 'documents', 'page', 'check_page', 'known_sweep', 'check_rules', 'rules',
+           'changes', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line', 'whole', 'matching',
+           'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts',
+           'Traffic', 'growth', 'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images',
+           'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -25,7 +26,7 @@ import resource
 import time
 import tomllib
 import torch
-from . import artefacts, data, fit as fitting, maps, metrics, runs, targets as targeting, views
+from . import artefacts, data, fit as fitting, maps, metrics, nets, runs, targets as targeting, views
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fastcore.docments import docments
@@ -147,6 +148,7 @@ def checked(
     kind = options(method)[known(f"option of {method}:", name, options(method))][0]
     try: value = adapter(kind).validate_python(value, strict=True)
     except ValidationError: raise ValueError(f"{name} is {value!r}, but must be of type {kind.__name__}") from None
+    if isinstance(value, float) and not math.isfinite(value): raise ValueError(f"{name} is {value}, but must be a finite number")
     return float(value) if kind is float else value
 
 def configure(
@@ -236,6 +238,7 @@ def settle(
     if not k: raise ValueError(f"k is 0, but {facts['name']} has no classes to count: say how many clusters, for example k=10")
     if not 1 <= k <= facts["n"]: raise ValueError(f"k is {k}, but must lie from 1 to the {facts['n']} images")
     if "epochs" in config: fitting.check_plan(images.images, seed=seed, **{n: config[n] for n in PLAN})
+    check_parts(config)
     where = (dataset, budget, seed, root, data_root)
     init = warm_up(method, where, config, 0 if facts["classes"] else k)
     pretext = None if init else pretext_of(method, where, config, 0 if facts["classes"] else k)
@@ -244,10 +247,29 @@ def settle(
     buildable(json.dumps({**spec, "seed": 0, "init": None}, sort_keys=True))
     return Run(spec, Path(root or home()/"runs"), str(dataset), data_root, init, pretext, label)
 
+# %% ../nbs/09_reproduce.ipynb #bd7b8dca
+def check_parts(config):
+    "`ValueError` if a batch cannot be cut into the parts that batch-norm shall see."
+    splits = config.get("bn_splits", 1)
+    if splits < 2 or not config["epochs"]: return
+    if config["batch"] % splits: raise ValueError(f"bn_splits is {splits}, but must divide the batch, {config['batch']}")
+    if config["batch"] < 2*splits: raise ValueError(f"bn_splits is {splits}, but a batch of {config['batch']} would leave one image a part: two are needed")
+
 @cache
 def buildable(spec):
-    "Build the method of a spec once, whatever the seed: option values that it refuses stop here."
-    build(Run(json.loads(spec), Path()))
+    "Build the method of a spec once, whatever the seed: option values that it refuses stop here. On the device `meta` nothing has numbers, and nothing is fetched."
+    run = Run(json.loads(spec), Path())
+    with torch.device("meta"):
+        made, config = build(run), run.spec["config"]
+        if "backbone" in config: check_side(config["backbone"], config["stem"], run.spec["dataset"]["channels"], made.recipe.size)
+
+@cache
+@torch.no_grad()
+def check_side(name, stem, channels, side):
+    "`ValueError` if a backbone does not take views of that size: two blank images show it, on the device that is set."
+    try: nets.backbone(name, channels, stem).eval()(torch.zeros(2, channels, side, side))
+    except NotImplementedError: pass # an operation that `meta` does not know
+    except (AssertionError, RuntimeError, ValueError) as why: raise ValueError(f"views have {side} x {side} pixels, which {name} does not take ({why}): choose another size or backbone") from None
 
 # %% ../nbs/09_reproduce.ipynb #740a79db
 def warm_up(method, where, config, k):

@@ -102,20 +102,21 @@ class PIPCDR(BYOL):
     ):
         super().__init__(facts, k, **kwargs)
         sigma, w, tau = float(sigma), float(w), float(tau)
-        check_ranges(sigma, w, tau, r, queue, neighbour, pip_normalized)
+        check_ranges(sigma, w, tau, r, queue, neighbour, pip_normalized=pip_normalized, detach_neighbour=detach_neighbour)
         self.sigma, self.w, self.tau, self.r, self.align, self.uniform = sigma, w, tau, r, align, uniform
         self.neighbour, self.pip_normalized, self.detach_neighbour = neighbour, pip_normalized, detach_neighbour
         self.queue = Queue(queue, self.dim)
         self.register_buffer("pseudo", torch.full((facts["n"],), -1))
 
 # %% ../../nbs/methods/pipcdr.ipynb #a642cbe7
-def check_ranges(sigma, w, tau, r, queue, neighbour, pip_normalized):
+def check_ranges(sigma, w, tau, r, queue, neighbour, **walk):
     "`ValueError` for an option outside its range, naming value and rule."
     for name,value,fine,rule in (("sigma", sigma, 0 <= sigma <= 1, "lie from 0 to 1"), ("w", w, 0 <= w <= 1, "lie from 0 to 1"), ("tau", tau, tau > 0, "be above 0"),
                                  ("r", r, r >= 0, "be at least 0"), ("queue", queue, queue >= 0, "be at least 0")):
         if not fine: raise ValueError(f"{name} is {value}, but must {rule}")
     if neighbour not in ("nearest", "noise"): raise ValueError(f"neighbour is '{neighbour}', but must be nearest or noise")
-    if neighbour == "noise" and pip_normalized: raise ValueError("pip_normalized is True, but noise has no neighbour to walk to: choose neighbour='nearest'")
+    for name,value in walk.items():
+        if neighbour == "noise" and value: raise ValueError(f"{name} is True, but noise has no neighbour to walk to: choose neighbour='nearest'")
 
 # %% ../../nbs/methods/pipcdr.ipynb #e937acc3
 @patch

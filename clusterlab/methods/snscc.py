@@ -121,14 +121,14 @@ class SNSCC(Features):
         k:int, # Clusters, C in the equations
         *,
         neighbours:int=10, # Soft neighbours of an image, K of Eqs. 3 and 6
-        alpha1:float=1., # Weight of the local loss, Eq. 10
+        alpha1:float=1., # Weight of the local loss, Eq. 10; paper mode
         alpha2:float=1., # Weight of the global loss, Eq. 10
         contrast:float=1., # Weight of the column contrast in Eq. 9, where it has none
         epsilon:float=5., # Weight of the entropy, Eq. 9
-        tau_c:float=1., # Temperature of the column contrast, Eq. 7; not given in the document
-        reduction:str="mean", # Over the neighbours: mean; literal: the sum, as Eqs. 3 and 6 are printed
+        tau_c:float=1., # Temperature of the column contrast, Eq. 7; not given in the document; paper mode
+        reduction:str="mean", # Over the neighbours: mean; literal: the sum, as Eqs. 3 and 6 are printed; paper mode
         entropy_of:str="batch", # batch: of the mean prediction; image: of each prediction, as Eq. 8 is printed
-        radius:str="weak", # Which view of the own image sets the radius of Eq. 4 and shows the neighbours: weak or strong
+        radius:str="weak", # Which view of the own image sets the radius of Eq. 4 and shows the neighbours: weak or strong; paper mode
         normalized:bool=True, # Distances between unit vectors; False: between features as they are
         freeze:bool=False, # Leave the backbone as it is and train the head alone (Sec. IV-E4)
         mode:str="paper", # paper; code: the loss that the released code minimises instead
@@ -156,6 +156,9 @@ def check_options(neighbours, weights, reduction, entropy_of, radius, mode):
     choices = dict(reduction=(reduction, "mean", "literal"), entropy_of=(entropy_of, "batch", "image"), radius=(radius, "weak", "strong"), mode=(mode, "paper", "code"))
     for name,(value,*known) in choices.items():
         if value not in known: raise ValueError(f"{name} is '{value}', but must be {' or '.join(known)}")
+    for name,value in dict(alpha1=weights["alpha1"], tau_c=weights["tau_c"], reduction=reduction, radius=radius).items():
+        usual = SNSCC.__init__.__kwdefaults__[name]
+        if mode == "code" and value != usual: raise ValueError(f"{name} is {value!r}, but mode is 'code', whose loss does not use it: leave {name} at {usual!r}, or choose mode='paper'")
 
 # %% ../../nbs/methods/snscc.ipynb #5adb464b
 @patch

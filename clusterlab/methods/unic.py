@@ -134,7 +134,7 @@ class UNIC(Features):
         size:int=224, # Side of a view in pixels; 0: that of the images
         recipe:str="gcd", # Random views: gcd (a crop of .77 of the image, not resized, and its mirror image), or a name in `clusterlab.views`
         tau1:int=10, # Positive neighbours, the image itself counted (Eq. 3)
-        tau2:int=10_000, # Rank from which an image is a negative neighbour (Eq. 3)
+        tau2:int=10_000, # Rank from which an image is a negative neighbour (Eq. 3); used where negatives is mined
         eta:int=70, # Largest union of a list that is kept (Eq. 4); tau1 times tau1: no cleaning
         eta_quantile:float=0., # Keep this share of the lists instead; 0: as eta says
         normalized:bool=False, # Mine with features of length 1
@@ -171,8 +171,10 @@ class UNIC(Features):
 # %% ../../nbs/methods/unic.ipynb #85e3f668
 def check_ranges(n, k, o):
     "`ValueError` for an option outside its range, naming value and rule."
-    if not 1 <= o["tau1"] < o["tau2"]: raise ValueError(f"tau1 is {o['tau1']}, but must lie from 1 to below tau2, {o['tau2']}")
-    if not o["tau2"] < n: raise ValueError(f"tau2 is {o['tau2']}, but must be below the number of images, {n}: choose a rank beyond the size of a class, about {n//k}")
+    far = o["negatives"] == "mined" # else nobody asks for tau2
+    if not 1 <= o["tau1"] <= n: raise ValueError(f"tau1 is {o['tau1']}, but must lie from 1 to the {n} images")
+    if far and not o["tau1"] < o["tau2"]: raise ValueError(f"tau1 is {o['tau1']}, but must lie from 1 to below tau2, {o['tau2']}")
+    if far and not o["tau2"] < n: raise ValueError(f"tau2 is {o['tau2']}, but must be below the number of images, {n}: choose a rank beyond the size of a class, about {n//k}")
     if o["tau1"] == 1 and not o["self_positive"]: raise ValueError("tau1 is 1, but then the only positive of an image is itself: self_positive must be True")
     for name in "w_pos w_neg w_ent w_con eta old fixed_views".split():
         if not o[name] >= 0: raise ValueError(f"{name} is {o[name]}, but must be at least 0")
