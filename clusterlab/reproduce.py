@@ -7,13 +7,13 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
            'budgets', 'budgets_at', 'budget_names', 'known', 'method_names', 'method_class', 'desk', 'arguments',
            'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of', 'settle',
            'check_parts', 'buildable', 'check_side', 'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of',
-           'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters', 'left_out', 'known_of',
-           'images_of_run', 'report_of', 'study_of', 'silhouette', 'map_of', 'device_name', 'execute', 'failure',
-           'ready', 'from_notebook', 'documents', 'page', 'check_page', 'known_sweep', 'check_rules', 'rules',
-           'changes', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line', 'whole', 'matching',
-           'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts',
-           'Traffic', 'growth', 'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images',
-           'report']
+           'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters', 'directions', 'left_out',
+           'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette', 'map_of', 'device_name', 'execute',
+           'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page', 'known_sweep', 'check_rules',
+           'rules', 'changes', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line', 'whole',
+           'matching', 'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts',
+           'recipe_facts', 'Traffic', 'growth', 'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes',
+           'scored_images', 'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -34,6 +34,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import save_file
 from sklearn.metrics import silhouette_score
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -237,6 +238,7 @@ def settle(
     k = config.pop("k") or facts["classes"]
     if not k: raise ValueError(f"k is 0, but {facts['name']} has no classes to count: say how many clusters, for example k=10")
     if not 1 <= k <= facts["n"]: raise ValueError(f"k is {k}, but must lie from 1 to the {facts['n']} images")
+    if changes.get("batch") is None and config.get("batch", 0) > facts["n"]: config["batch"] = max(2, facts["n"] - facts["n"] % config.get("bn_splits", 1)) # few images are one batch
     if "epochs" in config: fitting.check_plan(images.images, seed=seed, **{n: config[n] for n in PLAN})
     check_parts(config)
     where = (dataset, budget, seed, root, data_root)
@@ -361,8 +363,11 @@ def train(
 def device_for(
     device:str=None # cpu or cuda, or None
 )->str:
-    "The device that was asked for, or a GPU where there is one."
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    "The device that was asked for, or a GPU where there is one; `ValueError` if it is not here."
+    if device is None: return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.partition(":")[0] != "cuda": return known("device", device, ("cpu", "cuda"))
+    if not torch.cuda.is_available(): raise ValueError(f"device is {device}, but torch finds no GPU here")
+    return device
 
 # %% ../nbs/09_reproduce.ipynb #5d3a3247
 def trained(
@@ -384,19 +389,33 @@ def trained(
         seen = method.watch(features, labels.to(device)) if hasattr(method, "watch") and labels is not None else {}
         return watcher(labels, spec["k"], given, spec["config"].get("old", 0))(features, clusters) | seen
     until = float(os.environ.get("CLUSTERLAB_UNTIL", "inf")) # set by a queue that has only so many minutes
-    return method, fitting.fit(method, placed(images.images, device), seed=spec["seed"], checkpoint=run.state, progress=progress, evaluate=evaluate, until=until, **begin, **loop)
+    compiled = os.environ.get("CLUSTERLAB_COMPILED", "none") # set by a caller who wants the same in less time
+    return method, fitting.fit(method, placed(images.images, device), seed=spec["seed"], checkpoint=run.state, progress=progress, evaluate=evaluate, until=until, compiled=compiled, **begin, **loop)
 
 # %% ../nbs/09_reproduce.ipynb #1d683ab2
 def write_clusters(
     run:Run, # A settled run
-    clusters # Cluster of each image that was scored
+    clusters, # Cluster of each image that was scored
+    features, # Theirs, n x d
+    method # Trained
 ):
-    "Which file is in which cluster, as `clusters.csv` beside the checkpoint; nothing where images have no files."
+    "Which file is in which cluster, as `clusters.csv`, and centres and mean directions, as `centres.safetensors`, beside the checkpoint; nothing where images have no files."
     files = images_of_run(run, run.spec["config"]["score"]).files
     if not files: return
     path = run.state.with_name("clusters.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as f: csv.writer(f).writerows([("file", "cluster"), *zip(files, clusters.tolist())])
+    kept = {"centres": method.clustering.centres.cpu()} if hasattr(method, "clustering") else {}
+    save_file(kept | {"directions": directions(features, clusters.to(features.device), run.spec["k"]).cpu()}, path.with_name("centres.safetensors"))
+
+def directions(
+    features, # n x d
+    clusters, # Of each row, on the same device
+    k:int # Clusters
+): # k x d, rows of length 1, or of zeros where a cluster is empty
+    "The mean direction of each cluster."
+    unit = torch.nn.functional.normalize(features.float())
+    return torch.nn.functional.normalize(unit.new_zeros(k, unit.shape[1]).index_add_(0, clusters, unit))
 
 def left_out(
     dataset, # As the caller typed it
@@ -434,7 +453,7 @@ def report_of(run, method, history, device, started):
     "The record of a finished run."
     spec, last = run.spec, history[-1]
     features, clusters, labels = clusters_of(run, method, device)
-    write_clusters(run, clusters)
+    write_clusters(run, clusters, features, method)
     whole = spec["config"].get("stop") in (spec["config"].get("epochs"), configure(spec["method"], spec["dataset"]["name"], spec["budget"]).get("stop"))
     memory = torch.cuda.max_memory_allocated()/2**20 if device != "cpu" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
     slip = runs.receipt(started, device_name(device), torch.get_num_threads(), memory) | {"evaluator": metrics.VERSION}
@@ -489,6 +508,7 @@ def execute(
 )->dict: # The record
     "The record of a run: read if it is finished, made otherwise."
     if runs.standing(run.path)[0] == "finished": return runs.read_record(run.path)
+    device = device_for(device)
     lock = runs.claim(run.path)
     try: record = train(run, device, progress)
     except Exception as why:
