@@ -401,6 +401,7 @@ def _wanted(folder:Path, parts:tuple)->tuple: # [(file, class folder)], all clas
     if not keep: raise ValueError(f"split={parts[0]!r}: {str(folder)!r} has no such part; folders train, val or test make one")
     return keep, sorted(set(groups) - {None}), which
 
+# %% ../nbs/00_data.ipynb #27f03c55
 def _old(folder:Path, classes:list)->list[str]: # Of these class folders
     "The old classes of category discovery, where a file `old_classes.txt` in the folder names them."
     path = folder/"old_classes.txt"
@@ -638,7 +639,10 @@ SOURCES = {
         {p: _listed(STL10, p) for p in ("train", "test", "unlabeled")}, **_IMAGENET, fetch=partial(STL10, download=True)),
     "imagenette96": Source("13,394 photos, 10 classes of ImageNet, 96 px (not ImageNet-10)", _imagenette, dict(train={}, test={}),
         **_IMAGENET, fetch=partial(Imagenette, size="160px", download=True), folders=IMAGENETTE_FOLDERS,
-        look=lambda root: _look_folder(_first(root, IMAGENETTE_FOLDERS), root, IMAGENETTE_COUNTS)),
+        look=lambda root: _look_folder(_first(root, IMAGENETTE_FOLDERS), root, IMAGENETTE_COUNTS))}
+
+# %% ../nbs/00_data.ipynb #304468c8
+SOURCES |= {
     "gcd-imagenet100": Source("100 classes of ImageNet, the first 50 old, for category discovery; from `imagenet/train` and `imagenet/val`", _imagenet100,
         dict(train={}, test={}), **_IMAGENET, folders=("imagenet",),
         look=lambda root: [Check(f"imagenet/{p}", n == 1000, f"{n} of 1000 class folders") for p in ("train", "val") for n in [len(_imagenet_names(root, p))]]),

@@ -6,12 +6,12 @@
 __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 'COMPUTED', 'QUIET', 'home', 'read_toml',
            'budgets', 'budgets_at', 'budget_names', 'known', 'method_names', 'method_class', 'desk', 'arguments',
            'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of', 'settle', 'buildable',
-           'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of', 'assign_new', 'placed', 'train', 'device_for',
-           'trained', 'write_clusters', 'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette',
-           'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page',
-           'known_sweep', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line', 'whole', 'matching',
-           'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts',
-           'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
+           'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of', 'scored_part', 'assign_new', 'placed', 'train',
+           'device_for', 'trained', 'write_clusters', 'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of',
+           'silhouette', 'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page',
+           'check_page', 'known_sweep', 'targets', 'changes_of', 'wanted', 'in_order', 'plan_lines', 'short_path',
+           'one_line', 'whole', 'matching', 'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines',
+           'split_facts', 'recipe_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -96,7 +96,7 @@ def desk(
     start:float=.05, # Fraction of the schedule that the method's base does first, as a run of its own that others share; 0: none
     pretext:str="", # Method that trains the backbone first, as a run of its own that others share; empty: none
     pretext_epochs:int=0, # Length of the schedule of that run; 0: as the budget says
-    split:str="all", # Which images: all, train, test, unlabeled
+    split:str="all", # Which images: all, train, test, unlabeled, all+unlabeled
     score:str="", # Which images are scored, for example test; empty: those that it trains on
     limit:int=0, # Only so many images, evenly spaced; 0: all
     k:int=0 # Clusters; 0: as many as there are classes
@@ -229,6 +229,7 @@ def settle(
     images = images_of(str(dataset), config["split"], config["limit"], data_root)
     facts = images.describe()
     k = config.pop("k") or facts["classes"]
+    if config.get("old") and config["old"] != facts.get("old", config["old"]): raise ValueError(f"old is {config['old']}, but {facts['name']} names {facts['old']} old classes: set old={facts['old']}")
     if not k: raise ValueError(f"k is 0, but {facts['name']} has no classes to count: say how many clusters, for example k=10")
     if not 1 <= k <= facts["n"]: raise ValueError(f"k is {k}, but must lie from 1 to the {facts['n']} images")
     if "epochs" in config: fitting.check_plan(images.images, seed=seed, **{n: config[n] for n in PLAN})
@@ -303,7 +304,16 @@ def clusters_of(
     images = images_of_run(run, run.spec["config"]["score"])
     features = fitting.embed_all(method, placed(images.images, device))
     clusters = assign_new(method, features) if run.spec["config"]["score"] else method.assign(features)
-    return features, clusters.cpu(), images.labels
+    return scored_part(images, features, clusters)
+
+def scored_part(
+    images:data.ImageSet, # Of a run
+    features, # Of all of them, n x d
+    clusters # Of all of them, int64, n
+)->tuple: # Features, clusters (CPU), labels or None
+    "What is scored: the images that have labels, which come first; all where none has one."
+    m = images.scored()
+    return features[:m], clusters[:m].cpu(), None if images.labels is None else images.labels[:m]
 
 def assign_new(
     method, # Trained, and asked before for the clusters of its own images
@@ -354,7 +364,7 @@ def trained(
     if given is not None: method.know(given.to(device))
     loop = {n: spec["config"][n] for n in LOOP if n in spec["config"]} or {"epochs": 0}
     def evaluate(features, clusters):
-        features, clusters, labels = clusters_of(run, method, device) if spec["config"]["score"] else (features, clusters, images.labels)
+        features, clusters, labels = clusters_of(run, method, device) if spec["config"]["score"] else scored_part(images, features, clusters)
         seen = method.watch(features, labels.to(device)) if hasattr(method, "watch") and labels is not None else {}
         return watcher(labels, spec["k"], given, spec["config"].get("old", 0))(features, clusters) | seen
     until = float(os.environ.get("CLUSTERLAB_UNTIL", "inf")) # set by a queue that has only so many minutes
@@ -519,7 +529,7 @@ def page(
     check_page(document, told)
     told.setdefault("run", {})
     for name,entry in told.get("sweep", {}).items():
-        told["run"] |= {f"{name} = {v}": dict(method=entry["method"], set={**entry.get("set", {}), entry["option"]: v}, swept=True) for v in entry["values"]}
+        told["run"] |= {f"{name} = {v}": dict(method=entry["method"], set={**entry.get("set", {}), entry["option"]: v}, set_on=entry.get("set_on", {}), swept=True) for v in entry["values"]}
     for key,entry in told["artefact"].items():
         for one in (entry, *entry.get("parts", [])):
             if "sweeps" in one: one["points"] = {name: [[v, f"{name} = {v}"] for v in known_sweep(document, key, told, name)["values"]] for name in one["sweeps"]}
@@ -529,7 +539,7 @@ def page(
     return told
 
 # %% ../nbs/09_reproduce.ipynb #fa82cf2a
-PAGE = {"": "document title authors year folder aliases left_out run sweep budget artefact", "run": "method set minus", "sweep": "method option set values", "budget": "datasets seeds",
+PAGE = {"": "document title authors year folder aliases left_out run sweep budget artefact", "run": "method set set_on minus", "sweep": "method option set set_on values", "budget": "datasets seeds",
         "artefact": "kind title caption notes budgets on seeds datasets runs sweeps bars parts metrics x y label reference reference_label d columns steps_to gain spread style table numbers kinds log by "
                     "blocks across clusters classes class_names superclasses show computed named_by oracle varies",
         "part": "name runs sweeps bars metrics x y label columns steps_to gain reference table log"} # Where -> keys
@@ -548,6 +558,7 @@ def check_page(
         for name,entry in told.get(room, {}).items():
             check(f"{room} {name}", entry, room)
             for part in entry.get("parts", []): check(f"{room} {name}, part {part.get('name')}", part, "part")
+            for dataset in entry.get("set_on", {}): known(f"experiments/{document}.toml, {room} {name}, set_on: data set", dataset, data.NAMES)
 
 # %% ../nbs/09_reproduce.ipynb #b7e70e1f
 def known_sweep(document, key, told, name):
@@ -565,6 +576,13 @@ def targets(
     return told, {k: a for k,a in told["artefact"].items() if not key or k == key}
 
 # %% ../nbs/09_reproduce.ipynb #bc8c9e93
+def changes_of(
+    entry:dict, # A run of a page
+    dataset:str # Name of a data set
+)->dict: # Options by name
+    "What a run of a page sets: `set` everywhere, `set_on` on one data set."
+    return entry.get("set", {}) | entry.get("set_on", {}).get(dataset, {})
+
 def wanted(
     target:str, # document, or document/artefact
     budget:str, # A name of `budget_names`
@@ -579,7 +597,7 @@ def wanted(
     for name in dict.fromkeys(n for a in asked for n in a["names"]): known(f"run of {target}:", name, told["run"])
     picked = dict.fromkeys((seed, dataset, n) for a in asked for seed in (a.get("seeds", plan["seeds"]) if seeds is None else range(seeds))
                            for dataset in a.get("on", {}).get(budget, plan["datasets"]) for n in a["names"])
-    return [settle(told["run"][n]["method"], dataset, budget, seed, label=n, **where, **told["run"][n].get("set", {})) for seed,dataset,n in picked]
+    return [settle(told["run"][n]["method"], dataset, budget, seed, label=n, **where, **changes_of(told["run"][n], dataset)) for seed,dataset,n in picked]
 
 def in_order(
     wishes:list # Runs
@@ -641,7 +659,7 @@ def matching(
         spec, entry = record["spec"], told["run"][name]
         plan = told["budget"].get(spec["budget"], {})
         if spec["dataset"]["name"] not in on.get(spec["budget"], plan.get("datasets", [])) or spec["seed"] not in plan["seeds"]: continue
-        expected = configure(spec["method"], spec["dataset"]["name"], spec["budget"], **entry.get("set", {}))
+        expected = configure(spec["method"], spec["dataset"]["name"], spec["budget"], **changes_of(entry, spec["dataset"]["name"]))
         if {k: v for k,v in expected.items() if k != "k"} != spec["config"] or (expected["k"] or spec["dataset"]["classes"]) != spec["k"]: continue
         rows.append(dict(name=name, dataset=spec["dataset"]["name"], budget=spec["budget"], seed=spec["seed"], record=record, whole=whole(record, by_id)))
         if "minus" in entry: rows[-1]["record"] = less(rows[-1], matching(told, records, [entry["minus"]], skip, on))
@@ -652,7 +670,7 @@ def could_be(record, entry, skip):
     "Can this record belong to this run? Quick, for most cannot."
     spec = record["spec"]
     if record["status"] != "finished" or spec["method"] != entry["method"] or spec["budget"] in skip: return False
-    return all(spec["config"].get(n, v) == v for n,v in entry.get("set", {}).items() if n not in ("stop", "k"))
+    return all(spec["config"].get(n, v) == v for n,v in changes_of(entry, spec["dataset"]["name"]).items() if n not in ("stop", "k"))
 
 def less(row, others):
     "The record of a row with its scores less those of the same seed of another run, as `<score>_drop`; without them where there is no such run."
@@ -736,7 +754,8 @@ def scored_images(
     "The images that a run was scored on, or those of a data set by its name, for the drawings that show images."
     if isinstance(row, str): return images_of(row).images.numpy()
     config, name = row["record"]["spec"]["config"], row["record"]["spec"]["dataset"]["name"]
-    return images_of(name, config["score"] or config["split"], config["limit"]).images.numpy()
+    images = images_of(name, config["score"] or config["split"], config["limit"])
+    return images.images[:images.scored()].numpy()
 
 def report(
     target:str, # document, or document/artefact
