@@ -37,6 +37,9 @@ def test_page_options(document):
             reproduce.checked(entry["method"], option, value)
             usual = {reproduce.configure(entry["method"], "digits", budget)[option] for budget in reproduce.budget_names()} | {reproduce.options(entry["method"])[option][1]}
             assert entry.get("swept") or usual != {value}, f"{name}: {option}={value} is the default"
+        for dataset,more in entry.get("set_on", {}).items():
+            for option,value in more.items():
+                assert reproduce.configure(entry["method"], dataset, "paper")[option] != reproduce.checked(entry["method"], option, value), f"{name} on {dataset}: {option}={value} is the default"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
