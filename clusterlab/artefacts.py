@@ -1770,13 +1770,13 @@ def cluster_sheet(
 # %% ../nbs/08_artefacts.ipynb #dbe2ee87
 def run_clusters(
     record:dict, # Of a finished run
-    images, # All its images, uint8, N x C x H x W
+    images, # All its images, uint8, N x C x H x W; those that are scored come first
     across:int=8, # Images of each kind in a row
     most:int=20 # Clusters that are drawn
 )->Figure|None: # None where the record has no map
     "The clusters of a run, as `cluster_sheet` draws them."
     if record["map"] is None: return None
-    points = decode_map({"record": record}).astype(int)
+    points, images = decode_map({"record": record}).astype(int), images[:sum(record["sizes"])]
     return cluster_sheet(images[[i*len(images)//len(points) for i in range(len(points))]], points[:,3], points[:,4], across, most)
 
 # %% ../nbs/08_artefacts.ipynb #cbac6abf

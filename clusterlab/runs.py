@@ -71,7 +71,8 @@ def check_record(
     for name,value in record["scores"].items():
         if not isinstance(value, (int, float)) or not math.isfinite(value): bad(f"scores.{name}", f"is {value!r}, not a number")
     elsewhere = record["spec"]["config"].get("score") # other images are scored than those of the spec
-    if not elsewhere and sum(record["sizes"]) != record["spec"]["dataset"]["n"]: bad("sizes", f"adds up to {sum(record['sizes'])}, not to the {record['spec']['dataset']['n']} images")
+    n = record["spec"]["dataset"].get("labelled", record["spec"]["dataset"]["n"]) # where only some images have labels, only they are scored
+    if not elsewhere and sum(record["sizes"]) != n: bad("sizes", f"adds up to {sum(record['sizes'])}, not to the {n} images")
 
 # %% ../nbs/07_runs.ipynb #d025a0fd
 def columns(

@@ -1,10 +1,13 @@
 """Facts about data sets are counted, not copied; a folder of anybody's images is a data set."""
+import csv
+import io
 import tomllib
+from dataclasses import replace
 from functools import cache
 import numpy as np
 import pytest
 from PIL import Image
-from clusterlab import data
+from clusterlab import artefacts, data, reproduce
 from conftest import ROOT, command, need, records, sandbox
 
 FACTS = tomllib.loads((ROOT/"experiments"/"data.toml").read_text())
@@ -82,3 +85,76 @@ def test_cifar10(tmp_path):
     found = {r["spec"]["method"]: r for r in records(tmp_path).values()}
     assert set(found) == {"byol", "pipcdr"} and found["pipcdr"]["spec"]["init"] == found["byol"]["id"]
     assert found["pipcdr"]["spec"]["dataset"]["channels"] == 3
+
+
+@pytest.fixture
+def stl10(tmp_path, monkeypatch):
+    "A small STL-10 in its own format: 40 images of ten classes, 24 without labels."
+    dice, sizes = np.random.default_rng(0), dict(train=24, test=16, unlabeled=24)
+    (tmp_path/"data"/"stl10_binary").mkdir(parents=True)
+    for part,n in sizes.items():
+        dice.integers(0, 256, n*3*96*96, dtype=np.uint8).tofile(tmp_path/"data"/"stl10_binary"/f"{part}_X.bin")
+        (np.arange(n, dtype=np.uint8) % 10 + 1).tofile(tmp_path/"data"/"stl10_binary"/f"{part}_y.bin")
+    parts = {p: {f"stl10_binary/{p}_X.bin": n*3*96*96} for p,n in sizes.items()}
+    monkeypatch.setitem(data.SOURCES, "stl10", replace(data.SOURCES["stl10"], parts=parts))
+    monkeypatch.setenv("CLUSTERLAB_DATA", str(tmp_path/"data"))
+    yield tmp_path
+    reproduce.images_of.cache_clear()
+
+
+ALL = ["--dataset", "stl10", "--set", "split=all+unlabeled", "--set", "size=32", "--set", "batch=16"]
+
+
+@pytest.mark.parametrize("method", ["cc", "uccc"])
+def test_unlabelled_images(stl10, method):
+    "STL-10's unlabelled images are trained on and nowhere scored: the record, its map and sizes, and the row of a table."
+    said = command("run", method, *ALL, *sandbox(stl10/"runs"))
+    assert said.code == 0, said.err
+    found, = records(stl10/"runs").values()
+    facts = found["spec"]["dataset"]
+    assert (facts["n"], facts["labelled"], found["spec"]["config"]["unlabelled_from"]) == (64, 40, 0)
+    assert facts["protocol"] == "train+test+unlabeled, 64 images, trained on all, scored on the 40 that have labels"
+    assert sum(found["sizes"]) == found["map"]["points"] == 40 and 0 <= found["scores"]["acc"] <= 1 and found["study"]["similarity"]
+    told = reproduce.page("uccc")
+    told["budget"]["smoke"]["datasets"], name = ["stl10"], method.upper()
+    told["where"].append(dict(datasets=["stl10"], set=dict(size=32, batch=16)))
+    rows = reproduce.matching(told, list(reproduce.runs.find_records(stl10/"runs").values()), [name], skip=())
+    assert [(row["name"], row["dataset"], row["record"]["id"]) for row in rows] == [(name, "stl10", found["id"])]
+    assert len(reproduce.scored_images(rows[0])) == 40
+    files = artefacts.render("toy", dict(kind="results", title="T", caption="C", document="uccc", runs=[name], names=[name], metrics=["ACC"]), [], rows, reproduce.scored_images)
+    line, = csv.DictReader(io.StringIO(files["toy.csv"].decode()))
+    assert "scored on the 40 that have labels" in line["protocol"] and float(line["value"]) == pytest.approx(100*found["scores"]["acc"])
+
+
+def test_unlabelled_images_come_first(stl10):
+    "The order of an epoch puts them first; a wrong start stops at the door; the page asks for them on STL-10 alone."
+    run = reproduce.settle("cc", "stl10", "smoke", split="all+unlabeled")
+    method, dice = reproduce.build(run), reproduce.torch.Generator()
+    assert method.unlabelled_from == 40 and (method.pick(reproduce.torch.arange(24), dice) >= 40).all() and (method.pick(reproduce.torch.arange(24), dice) < 40).all()
+    with pytest.raises(ValueError, match="unlabelled_from is 30, but the images without a label begin at 40"): reproduce.settle("cc", "stl10", "smoke", split="all+unlabeled", unlabelled_from=30)
+    few = reproduce.settle("cc", "stl10", "smoke", split="all+unlabeled", limit=32, batch=16)
+    assert (few.spec["dataset"]["n"], few.spec["dataset"]["labelled"]) == (32, 20)
+    assert [reproduce.changes(reproduce.page("uccc"), "UCCC", name, "paper").get("split") for name in ("cifar10", "stl10")] == [None, "all+unlabeled"]
+
+
+@pytest.mark.parametrize("method", ["connr", "pipcdr", "scan"])
+def test_unlabelled_images_elsewhere(stl10, method):
+    "Methods that know nothing of it cluster all images; scores and what their documents look at are of those with labels."
+    said = command("run", method, *ALL, *sandbox(stl10/"runs"))
+    assert said.code == 0, said.err
+    found, = [r for r in records(stl10/"runs").values() if r["spec"]["method"] == method]
+    assert sum(found["sizes"]) == 40 and "acc" in found["scores"]
+    if method == "connr": assert len(found["study"]["flags"]["flag"]) == 40
+
+
+def test_old_classes(tmp_path):
+    "A folder names its old classes: these are the ones that labels are told of, and another number of them is refused."
+    folder = folder_of(tmp_path/"mine", True)
+    (folder/"old_classes.txt").write_text("ramps\n")
+    words = ["sskmeans", "--dataset", folder, "--k", "2", "--set", "backbone=small"]
+    said = command("run", *words, "--set", "old=2", *sandbox(tmp_path/"runs"))
+    assert said.code == 2 and "old is 2, but folder-mine names 1 old classes: set old=1" in said.err
+    run = reproduce.settle("sskmeans", str(folder), "smoke", k=2, old=1, pretext="")
+    known = reproduce.known_of(run, data.load(folder).labels)
+    files = data.load(folder).files
+    assert run.spec["dataset"]["old"] == 1 and known.max() == 0 and {files[i].split("/")[0] for i in (known >= 0).nonzero()[:,0]} == {"ramps"}

@@ -53,9 +53,11 @@ class CC(nn.Module):
         tau:float=.5, # Temperature of the instances
         clu_temperature:float=1., # Temperature of the clusters
         balance:bool=True, # The balance term, Eq. 9
-        unlabelled_from:int=0 # Images from this position on get the instance loss only, in a pass of their own before the others; 0: none
+        unlabelled_from:int=0 # Images from this position on get the instance loss only, in a pass of their own before the others; 0: those without a label, where only some have one, else none
     ):
         super().__init__()
+        if unlabelled_from and unlabelled_from != facts.get("labelled", unlabelled_from): raise ValueError(f"unlabelled_from is {unlabelled_from}, but the images without a label begin at {facts['labelled']}: leave it at 0")
+        unlabelled_from = unlabelled_from or facts.get("labelled", 0)
         check_cc(facts["n"], k, hidden, dim, crop, size, float(tau), float(clu_temperature), unlabelled_from)
         self.n, self.k, self.tau, self.clu_temperature, self.balance, self.unlabelled_from = facts["n"], k, float(tau), float(clu_temperature), balance, unlabelled_from
         self.recipe = recipe_for(recipe, size or facts["size"], tuple(facts["mean"]), tuple(facts["std"]), **({"crop": (crop, 1.)} if crop else {}))

@@ -346,11 +346,11 @@ def loss(self:ConNR, views, index): # From `views`; positions in the data set
 
 # %% ../../nbs/methods/connr.ipynb #1e56e363
 @patch
-def study(self:ConNR, features, clusters, labels): # n x dim; cluster of each image; not used
+def study(self:ConNR, features, clusters, labels): # n x dim of images that are scored; cluster of each; not used
     "The images at the boundary: their share, their silhouette, and which points of the map they are (Fig. 4)."
     if not 1 < len(clusters.unique()) < len(clusters): return {}
     at, unit = torch.tensor(spaced(len(features))), F.normalize(features.float(), dim=1)
-    held = ~passes(boundary_ratio(unit, self.clustering.centres.to(unit), self.clustering.labels), self.filter.t, "strict").cpu()
+    held = ~passes(boundary_ratio(unit, self.clustering.centres.to(unit), clusters.to(unit.device)), self.filter.t, "strict").cpu()
     shape = torch.from_numpy(silhouette_samples(unit[at].cpu().numpy(), clusters[at].numpy()))
     rows = [(name, what, short(value)) for name,mask in (("boundary", held), ("non-boundary", ~held)) if mask[at].any()
             for what,value in (("share", mask.float().mean().item()), ("silhouette", shape[mask[at]].mean().item()))]
