@@ -68,12 +68,10 @@ def peak_mb(device="cpu"):
     return most/(2**20 if sys.platform == "darwin" else 2**10) # bytes on macOS, kB elsewhere
 
 
+# What is told: `must` and `stretch`, how many times as fast as a rival; `most`, how many times as long at most (with `stretch`); `limit` and `limit_stretch`, seconds of ours; `shares`, as `share` makes them;
+# `needs`, names of checks without which no goal is met; `roofline`, the least time that this device could take over that of a row, by its name.
 def report(name, started, toy, device="cpu", threads=None, **told):
-    """Write `bench/results/<name>.json` in one stroke, unless it was only a rehearsal, and say what came out; threads: of each process, where not those of this one.
-
-    Of goals it tells, each where there is one: `must` and `stretch`, how many times as fast as a rival; `most`, how many times as long at most (with `stretch`); `limit` and `limit_stretch`, seconds of ours; `shares`, fractions by name as `share` makes them;
-    and `needs`, names of checks without which no goal is met. `roofline` holds the fraction of the least time that this device could take, by name of a row.
-    """
+    "Write `bench/results/<name>.json` in one stroke, unless it was only a rehearsal, and say what came out; threads: of each process, where not those of this one."
     told["receipt"] = runs.receipt(started, desk.device_name(device), threads or torch.get_num_threads(), peak_mb(device))
     if not toy: artefacts.write(RESULTS, {f"{name}.json": (json.dumps(told, indent=1) + "\n").encode()})
     print(json.dumps({key: told[key] for key in ("what", "ours", "rows", "shares", "checks") if key in told}, indent=1))
