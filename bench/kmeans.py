@@ -4,7 +4,6 @@
 """
 import time
 import faiss
-import torch
 from sklearn.cluster import KMeans
 from clusterlab import targets
 from knn import made_up
