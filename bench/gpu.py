@@ -1,8 +1,9 @@
-"""G1 to G5, G7 to G10, G12, G13 and G17 on a GPU, the most valuable first; each part writes its result as soon as it has one, so that it may be cut off.
+"""G1 to G5, G7 to G13, G17 and G18 on a GPU, the most valuable first. Each part writes its own result as soon as it has one, so that the whole may be cut off; before each the clock is asked, and a part that has begun is finished.
 
-    python bench/gpu.py             # needs CUDA
-    python bench/gpu.py --toy       # the same at a small size on any device: a rehearsal
+    python bench/gpu.py [--minutes 26]  # needs CUDA
+    python bench/gpu.py --toy           # the same at a small size on any device: a rehearsal
 """
+import argparse
 import os
 import random
 import statistics
@@ -10,8 +11,12 @@ import sys
 import tempfile
 import time
 import traceback
-from importlib.util import find_spec
+from functools import cache
 import torch
+from sklearn.cluster import KMeans
+from sklearn.manifold import TSNE
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 import photos
 import trunk
 from clusterlab import fit, maps, targets, views
@@ -19,12 +24,13 @@ from clusterlab.methods.byol import BYOL
 from clusterlab.methods.connr import ConNR
 from clusterlab.methods.pipcdr import PIPCDR
 from clusterlab.methods.propos import ProPos
-from peers import Pictures, against_files, against_lightly, against_loop, by_torchvision, endless, lightly_folder, lightly_views
+from peers import Pictures, Twice, against_files, against_lightly, against_loop, by_torchvision, endless, lightly_folder, lightly_views
 from knn import made_up
-from rivals import against, peer, report, stepping, toy
+from rivals import against, peer, report, share, stepping, toy
 
 METHODS = {"BYOL": BYOL, "PIPCDR": PIPCDR, "ConNR": ConNR}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+USUAL = "clusterlab, bf16 with a certificate"
 
 
 def wait():
@@ -41,19 +47,56 @@ def seconds(call, times):
     return (time.perf_counter() - begun)/times
 
 
-def roofline(size, copied):
+def pixels(n, side=32):
+    "Random images on the device."
+    return torch.randint(256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+
+
+# The least time that this device could take
+
+def roofline():
     "Operations per second of a product in bf16, and bytes per second of a copy."
+    size, copied = (256, 2**20) if toy() else (8192, 2**32) # side of the product, bytes of the copy
     a, b = torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16), torch.empty(copied, device=DEVICE, dtype=torch.uint8)
     for call in (lambda: a @ a, b.clone): seconds(call, 2)
     return 2*size**3/seconds(lambda: a @ a, 10), 2*copied/seconds(b.clone, 10)
 
 
-def stepper(cls, images, batch, backend=None):
-    "A function that makes one step of a method with a ResNet-18 of 32 pixels; None if its networks shall be compiled and cannot."
+def beside(call):
+    "What a call gives, the roofline before it, or None where product or copy are more than 5 % apart afterwards, and what to tell of both."
+    before, given, after = roofline(), call(), roofline()
+    drift = {name: round(b/a - 1, 3) for name,a,b in zip(("product", "copy"), before, after)}
+    steady = toy() or max(map(abs, drift.values())) <= .05
+    return given, before if steady else None, {"TFLOP/s of a product": round(before[0]/1e12, 2), "TB/s of a copy": round(before[1]/1e12, 3), "drift over the measurement" + ("" if steady else ", too much for a fraction of the roofline"): drift}
+
+
+def work(one, parameters):
+    "Operations and bytes of one step: bytes that layers of weights and batch-norm read and write, twice as many on the way back, and those of the optimiser and the twin; what stands between the layers could be done in the same stroke, and is not counted."
+    passed = []
+    def count(module, given, out):
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm)):
+            twice = isinstance(module, nn.modules.batchnorm._BatchNorm) # it reads its input for the statistics, and again
+            passed.append((3 if torch.is_grad_enabled() else 1)*(given[0].nbytes*(1 + twice) + out.nbytes))
+    hook = nn.modules.module.register_module_forward_hook(count)
+    try:
+        with FlopCounterMode(display=False) as counted: one()
+    finally: hook.remove()
+    return counted.get_total_flops(), sum(passed) + 4*sum(x.numel()*(5 if x.requires_grad else 3) for x in parameters)
+
+
+# Steps
+
+def ready(cls, images):
+    "A method with a ResNet-18 of 32 pixels that has looked at all images."
     facts = dict(n=len(images), channels=3, size=32, mean=(.49, .48, .45), std=(.25, .24, .26))
     method = cls(facts, 10, backbone="small" if toy() else "resnet18", **({"hidden": 64, "dim": 16} if toy() else {})).to(DEVICE).to(memory_format=torch.channels_last)
     fit.look(method, images[:2048], 1) if len(images) <= 2048 else method.refresh(torch.randn(len(images), method.dim, device=DEVICE), 1)
-    method.train()
+    return method.train()
+
+
+def stepper(cls, images, batch, backend=None):
+    "A function that makes one step of a method; None if its networks shall be compiled and cannot."
+    method = ready(cls, images)
     if backend and not fit.compile_networks(method, images, backend, batch, "bf16"): return None # it warns and says why
     return stepping(method, images, batch, "bf16")
 
@@ -68,56 +111,143 @@ def turns(ones, windows, each, lead=0):
     return times
 
 
-def steps(images, batch, windows, each):
-    "Seconds a step of each method."
-    ones = {name: stepper(cls, images, batch) for name,cls in METHODS.items()}
-    compiled = stepper(BYOL, images, batch, "aot_eager" if toy() else "inductor")
-    if compiled: ones["BYOL, compiled"] = compiled
+def warm(ones, windows, each):
+    "Seconds of each in turn, after as many to warm up."
     for one in ones.values(): seconds(one, each)
     return turns(ones, windows, each)
+
+
+def steps(images, batch):
+    "A function that makes one step, for each method and for BYOL compiled; operations and bytes of a step of BYOL."
+    method = ready(BYOL, images)
+    cost = work(stepping(method, images, batch, "bf16"), method.parameters())
+    ones = {name: stepper(cls, images, batch) for name,cls in METHODS.items()}
+    compiled = stepper(BYOL, images, batch, "aot_eager" if toy() else "inductor")
+    return ones | ({"BYOL, compiled": compiled} if compiled else {}), cost
 
 
 def step_part(started):
     "G1, G2, G7, G8, G9."
     n, batch, windows, each = (256, 32, 2, 2) if toy() else (50_000, 256, 7, 40)
-    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    before, times, after = roofline(*size()), steps(images, batch, windows, each), roofline(*size())
+    images = pixels(n)
+    ones, (flops, moved) = steps(images, batch)
+    times, rates, told = beside(lambda: warm(ones, windows, each))
     middle = {name: statistics.median(values) for name,values in times.items()}
-    recipe, dice, drift = views.recipe("simclr", 32, (.49, .48, .45), (.25, .24, .26)), torch.Generator().manual_seed(0), abs(after[0]/before[0] - 1)
-    share = 2*seconds(lambda: views.random_views(images[:batch], recipe, dice), each)/middle["BYOL"]
-    ideal = batch*8.96e9/before[0] if drift < .05 else None # 8.96 GFLOP an image: two views forward and backward, and forward through the twin
-    save("gpu_step", started, goal="G1, G2, G7, G8, G9", what=f"one training step, ResNet-18 at 32 pixels, batch {batch}, bf16", data="random pixels", ours="BYOL", rows=against(times, "BYOL"), most={"ConNR": 1/.97, "PIPCDR": 1.03}, own=list(times), limit=1/86,
-         checks={"BYOL, steps a second": round(1/middle["BYOL"], 2), "share of the views in a step": round(share, 4), **({} if ideal is None else {"time of its products alone over time of the step": round(ideal/middle["BYOL"], 3)}),
-                 "TFLOP/s of a product": round(before[0]/1e12, 1), "TB/s of a copy": round(before[1]/1e12, 2)})
+    recipe, dice = views.recipe("simclr", 32, (.49, .48, .45), (.25, .24, .26)), torch.Generator().manual_seed(0)
+    shares = {"views in a step of BYOL": share("G9", seconds(lambda: views.two_views(images[:batch], recipe, dice), each)/middle["BYOL"], .05, .02, most=True)}
+    part = {name: (flops/rates[0] + moved/rates[1])/middle[name] for name in middle if name.startswith("BYOL")} if rates else {}
+    shares |= {f"of the two-term roofline, {name}": share("G2", value, .55, .7) for name,value in part.items()}
+    save("gpu_step", started, goal="G1, G7, G8", what=f"one training step, ResNet-18 at 32 pixels, batch {batch}, bf16", data="random pixels", ours="BYOL", rows=against(times, "BYOL"), most={"ConNR": 1/.97, "PIPCDR": 1.03}, stretch={"ConNR": 1/.992, "PIPCDR": 1.01},
+         own=list(times), limit=1/86, limit_stretch=1/110, shares=shares, roofline={name: round(value, 3) for name,value in part.items()},
+         checks={"steps a second": {name: round(1/value, 2) for name,value in middle.items()}, "GFLOP of an image, BYOL": round(flops/batch/1e9, 3), "MB moved for an image, BYOL": round(moved/batch/1e6, 2), **told})
 
 
-def size(): return (256, 2**20) if toy() else (8192, 2**32) # Side of the product, bytes of the copy
+def epoch(method, images, batch):
+    "A function that trains a method for an epoch and looks at all images, as a run does every time; BYOL finds its clusters there too."
+    plan, optimizer = fit.check_plan(images, 100, None, .05, batch, .05, 1, "bf16", 0), fit.optimizer_for(method)
+    def one():
+        with fit.trusting():
+            fit.train_epoch(method, images, optimizer, 50, plan)
+            fit.look(method, images, 51)
+    return one
 
+
+def epoch_part(started):
+    "The other half of G8: what PIPCDR adds to an epoch."
+    n, batch, windows = (128, 32, 2) if toy() else (50_000, 256, 5)
+    images = pixels(n)
+    methods = {name: ready(METHODS[name], images) for name in ("BYOL", "PIPCDR")}
+    times = warm({name: epoch(method, images, batch) for name,method in methods.items()}, windows, 1)
+    looks = {name: round(seconds(lambda: fit.look(method, images, 51), 2), 3) for name,method in methods.items()}
+    save("gpu_epoch", started, goal="G8", what=f"one epoch of {n:,} images with its look at all of them and its k-means, ResNet-18 at 32 pixels, batch {batch}, bf16", data="random pixels", ours="BYOL", rows=against(times, "BYOL"),
+         most={"PIPCDR": 1.03}, stretch={"PIPCDR": 1.01}, own=list(times), checks={"seconds of the look alone": looks})
+
+
+def growth_part(started):
+    "G18: images a second of a large batch over those of a usual one."
+    n, few, many, windows, each = (128, 16, 64, 2, 2) if toy() else (50_000, 256, 1024, 7, 20)
+    images, (large, small) = pixels(n), (f"BYOL, batch {batch:,}" for batch in (many, few))
+    times = warm({large: stepper(BYOL, images, many), small: stepper(BYOL, images, few)}, windows, each)
+    rows = against({name: [t/batch for t in times[name]] for name,batch in ((large, many), (small, few))}, large)
+    save("gpu_growth", started, goal="G18", what="one training step, seconds for each of its images, ResNet-18 at 32 pixels, bf16", data="random pixels", ours=large, rows=rows, must={small: 1.1}, own=list(rows),
+         checks={"images a second": {name: round(1/row["seconds"][1]) for name,row in rows.items()}})
+
+
+# Neighbours, clusters, maps
 
 def knn_part(started):
-    "G10: exact neighbours; the rate of the same product alone is the measure."
+    "G10: exact neighbours; the rate of a product in bf16, in the same run, is the measure."
     n, d, k = (2_000, 64, 20) if toy() else (128_000, 768, 20)
-    x, ours = made_up(n, d).to(DEVICE), "clusterlab, torch"
-    timed = {name: [seconds(lambda: targets.knn(x, k, engine=engine), 1) for _ in range(4)][1:] for name,engine in ((ours, "torch"), ("clusterlab, bf16 with a certificate", "bf16"))}
-    same, q = targets.knn(x, k, engine="torch")[1].equal(targets.knn(x, k, engine="bf16")[1]), x[:4096]
-    alone = seconds(lambda: q @ x.T, 5)*n/len(q)
-    share = {f"time of the products alone, in 32 bits, over that of {name}": round(alone/statistics.median(values), 3) for name,values in timed.items()}
-    save("gpu_knn", started, goal="G10", what=f"{k} exact neighbours of {n:,} rows of {d} numbers", data="made-up features", ours=ours, rows=against(timed, ours), own=list(timed), checks={"both engines agree": same, **share})
+    x, engines = made_up(n, d, device=DEVICE), {USUAL: "bf16", "clusterlab, torch": "torch"}
+    times, rates, told = beside(lambda: {name: [seconds(lambda: targets.knn(x, k, engine=engine), 1) for _ in range(6)][1:] for name,engine in engines.items()})
+    same = targets.knn(x, k, engine="torch")[1].equal(targets.knn(x, k, engine="bf16")[1])
+    part = {name: 2*n*n*d/rates[0]/statistics.median(values) for name,values in times.items()} if rates else {}
+    save("gpu_knn", started, goal="G10", what=f"{k} exact neighbours of {n:,} rows of {d} numbers", data="made-up features", ours=USUAL, rows=against(times, USUAL), own=list(times), needs=["both engines agree"],
+         shares={"of the rate of a product in bf16": share("G10", part[USUAL], .4, .65)} if part else {}, roofline={name: round(value, 3) for name,value in part.items()}, checks={"both engines agree": same, **told})
+
+
+def by_faiss(x, k, few):
+    "Seconds of faiss on the same device for all rows, counted from some, and the neighbours of these with themselves; None without a faiss for this device."
+    if not (faiss := peer("faiss")) or not peer("faiss.contrib.torch_utils"): return None
+    if DEVICE == "cuda" and not (hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus()): return print("faiss is left out, for it has no part for this GPU", file=sys.stderr)
+    stock = faiss.StandardGpuResources() if DEVICE == "cuda" else None
+    search = faiss.GpuIndexFlatIP(stock, x.shape[1]) if stock else faiss.IndexFlatIP(x.shape[1])
+    added = seconds(lambda: search.add(x), 1)
+    near = search.search(x[:few], k + 1)[1]
+    return added + seconds(lambda: search.search(x[:few], k + 1), 1)*len(x)/few, near
+
+
+def imagenet_part(started):
+    "G11: neighbours among as many rows as ImageNet has images; the number of queries at a time is what was quickest for some."
+    n, d, k, few, blocks = (3_000, 64, 20, 500, (64, 256)) if toy() else (1_281_167, 768, 20, 16_384, (256, 1024, 4096))
+    x = made_up(n, d, device=DEVICE)
+    def find(block, q=None): return targets.knn(x, k, q, block=block, engine="bf16")
+    tried = {block: seconds(lambda: find(block, x[:few]), 2) for block in blocks}
+    block = min(tried, key=tried.get)
+    rounds = 3 if tried[block]*n/few < 30 else 1
+    times, rates, told = beside(lambda: {USUAL: [seconds(lambda: find(block), 1) for _ in range(rounds)]})
+    theirs, name = by_faiss(x, k, few), f"faiss on the same device, counted from {few:,} queries"
+    if theirs:
+        ours = targets.knn(x, k + 1, x[:few], block=block, engine="bf16")[1] # with themselves, as theirs
+        times[name], told["same neighbour in the same place as faiss"] = [theirs[0]]*rounds, round((ours == theirs[1].to(ours)).float().mean().item(), 6)
+    save("gpu_imagenet", started, goal="G11", what=f"{k} exact neighbours of each of {n:,} rows of {d} numbers, {block:,} queries at a time", data="made-up features", ours=USUAL, rows=against(times, USUAL), must={name: 2.}, stretch={name: 4.},
+         limit=9., limit_stretch=5.5, roofline={USUAL: round(2*n*n*d/rates[0]/statistics.median(times[USUAL]), 3)} if rates else {}, checks=told)
 
 
 def kmeans_part(started):
     "G12."
     n, d, k, n_init = (2_000, 32, 10, 3) if toy() else (60_000, 512, 10, 20)
-    x, ours = made_up(n, d, groups=40).to(DEVICE), "clusterlab, all restarts at once"
-    values = [seconds(lambda: targets.kmeans(x, k, n_init, spherical=False), 1) for _ in range(6)][1:]
-    save("gpu_kmeans", started, goal="G12", what=f"k-means of {n:,} rows of {d} numbers into {k} clusters, {n_init} restarts", data="made-up features", ours=ours,
-         rows=against({ours: values}, ours), limit=.02, checks={})
+    x, ours = made_up(n, d, groups=40, device=DEVICE), "clusterlab, all restarts at once"
+    values = [seconds(lambda: targets.kmeans(x, k, n_init, spherical=False), 1) for _ in range(8)][1:]
+    price = targets.kmeans(x, k, n_init, spherical=False).inertia/KMeans(k, n_init=n_init, random_state=0).fit(x.cpu().numpy()).inertia_
+    save("gpu_kmeans", started, goal="G12", what=f"k-means of {n:,} rows of {d} numbers into {k} clusters, {n_init} restarts", data="made-up features", ours=ours, rows=against({ours: values}, ours),
+         limit=.02, limit_stretch=.008, needs=["objective within 0.1 %"], checks={"objective over that of scikit-learn": round(price, 5), "objective within 0.1 %": bool(price <= 1.001)})
 
+
+def tsne_part(started):
+    "G13: a map of everything, block by block and then compiled; its divergence at a smaller size over that of scikit-learn."
+    n, d, few = (400, 32, 200) if toy() else (60_000, 512, 10_000)
+    engines, times, checks = {"clusterlab, exact": "torch", "clusterlab, exact, compiled": "fused"}, {}, {}
+    x = made_up(n, d, device=DEVICE)
+    pairs, rounds = maps.affinities(x[:few]), sum(count for _,count in (maps.SHORT if n <= maps.FEW else maps.LONG))
+    theirs = maps.divergence(TSNE(perplexity=30, init="pca", max_iter=750, random_state=0, n_jobs=-1).fit_transform(x[:few].cpu().numpy()), pairs)
+    for ours,engine in engines.items():
+        if DEVICE == "cpu" and engine == "fused": continue # a minute of compiling
+        value = maps.divergence(maps.tsne(x[:few], engine=engine), pairs)
+        checks |= {f"divergence at {few:,} rows, {ours}": round(value, 4), f"the same over that of scikit-learn, {ours}": round(value/theirs, 4), f"within 2 %, {ours}": bool(value <= 1.02*theirs)}
+        if DEVICE == "cuda": torch.cuda.reset_peak_memory_stats()
+        times[ours] = [seconds(lambda: maps.tsne(x, engine=engine), 1) for _ in range(3)][1:] # another size is compiled anew
+        if DEVICE == "cuda": checks[f"GB of memory, {ours}"] = round(torch.cuda.max_memory_allocated()/1e9, 2)
+        save("gpu_tsne", started, goal="G13", what=f"t-SNE map of {n:,} rows of {d} numbers, perplexity 30, {rounds} rounds", data="made-up features", ours=ours, rows=against(times, ours), own=list(times),
+             limit=15., limit_stretch=5., needs=[f"within 2 %, {ours}"], checks=checks)
+
+
+# UNIC's trunk, and others
 
 def trunk_part(started):
     "G17: UNIC on a ViT-B/16 with random weights, bf16; what the frozen trunk says is kept, or asked again."
     name, side, n, batch, windows, each = ("test_vit", 32, 64, 8, 2, 2) if toy() else ("vit_base_patch16_224", 224, 2048, 128, 7, 10)
-    images = torch.randint(256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    images = pixels(n, side)
     methods = trunk.rivals(images, name, side, "bf16")
     ones = {label: trunk.stepper(method, images, batch, "bf16") for label,method in methods.items()}
     lookers = {label: trunk.looker(method, images) for label,method in methods.items()}
@@ -137,17 +267,34 @@ def quickest(pictures, batch, counts, each):
     return min(counts, key=alone)
 
 
-def peers_part(started):
-    "G3, G5: others with their data loaders against ours, views included."
+@cache
+def contest():
+    "Images, batch, network, widths of the heads, workers as documented and the best number of them, windows and steps in each, for all contests with others."
     n, batch, windows, each, net, hidden, workers, counts = (64, 16, 2, 1, "small", (64, 64), 1, (1,)) if toy() else (50_000, 256, 5, 40, "resnet18", (1024, 4096), 8, {4, 8, os.cpu_count()})
-    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    view = by_torchvision()
-    best = quickest(Pictures(images, lambda x: [view(x), view(x)]), batch, counts, each)
-    contests = {"gpu_lightly": lambda: against_lightly(images, batch, net, hidden[0], workers, best), **{f"gpu_{cls.__name__.lower()}": lambda cls=cls: against_loop(cls, images, batch, net, hidden[1], best) for cls in (ProPos, ConNR)}}
-    for name,begin in contests.items():
-        if not (found := begin()): continue
-        (told, rivals), lead = found, 2*max(workers, best) + 1
-        save(name, started, rows=against(turns(rivals, windows, each, lead), told["ours"]), **told)
+    images = pixels(n)
+    return images, batch, net, hidden, workers, quickest(Pictures(images, Twice(by_torchvision())), batch, counts, each), windows, each
+
+
+def peer_part(started, name, begin):
+    "Others with their data loaders against ours, views included."
+    *given, windows, each = contest()
+    if not (found := begin(*given)): return
+    (told, rivals), lead = found, 2*max(given[-2:]) + 1
+    save(name, started, rows=against(turns(rivals, windows, each, lead), told["ours"]), **told)
+
+
+def lightly_part(started):
+    "G3."
+    peer_part(started, "gpu_lightly", lambda images, batch, net, hidden, workers, best: against_lightly(images, batch, net, hidden[0], workers, best))
+
+
+def propos_part(started): loop_part(started, ProPos) # G5
+def connr_part(started): loop_part(started, ConNR) # G5
+
+
+def loop_part(started, cls):
+    "A method against the re-statement of its official loop."
+    peer_part(started, f"gpu_{cls.__name__.lower()}", lambda images, batch, net, hidden, workers, best: against_loop(cls, images, batch, net, hidden[1], best))
 
 
 def photos_part(started):
@@ -162,36 +309,32 @@ def photos_part(started):
         save("gpu_photos", started, rows=against(turns(rivals, windows, each, 2*best + 1), told["ours"]), **told)
 
 
-def tsne_part(started):
-    "G13: a map of everything, block by block and then compiled; its divergence at a smaller size over that of openTSNE, where that is installed."
-    n, d, few = (400, 32, 200) if toy() else (60_000, 512, 10_000)
-    engines, times = {"clusterlab, exact": "torch", "clusterlab, exact, compiled": "fused"}, {}
-    x = made_up(n, d).to(DEVICE)
-    pairs, checks = maps.affinities(x[:few]), {}
-    def price(engine): return maps.divergence(maps.tsne(x[:few], torch.get_num_threads(), engine=engine), pairs)
-    theirs = price("openTSNE") if find_spec("openTSNE") else None
-    for ours,engine in engines.items():
-        if DEVICE == "cpu" and engine == "fused": continue # a minute of compiling
-        value = price(engine)
-        checks |= {f"divergence at {few:,} rows, {ours}": round(value, 4)} | ({f"the same over that of openTSNE, {ours}": round(value/theirs, 4)} if theirs else {})
-        if DEVICE == "cuda": torch.cuda.reset_peak_memory_stats()
-        times[ours] = [seconds(lambda: maps.tsne(x, engine=engine), 1) for _ in range(3)][1:] # another size is compiled anew
-        if DEVICE == "cuda": checks[f"GB of memory, {ours}"] = round(torch.cuda.max_memory_allocated()/1e9, 2)
-        save("gpu_tsne", started, goal="G13", what=f"t-SNE map of {n:,} rows of {d} numbers, perplexity 30, 750 rounds", data="made-up features", ours=ours, rows=against(times, ours), own=list(times), limit=15., checks=checks)
-
+# Everything
 
 def save(name, started, **told):
     "One part's result, as soon as it is there."
     report(name, started, toy(), device=DEVICE, **told)
 
 
+PARTS = (step_part, lightly_part, knn_part, kmeans_part, imagenet_part, trunk_part, epoch_part, growth_part, connr_part, propos_part, tsne_part, photos_part) # The most valuable first
+
+
 def main():
+    begun, asked = time.monotonic(), argparse.ArgumentParser(description="Speed on a GPU, the most valuable first")
+    asked.add_argument("--toy", action="store_true", help="a rehearsal at a small size, on any device")
+    asked.add_argument("--minutes", type=float, default=26., help="after so many no part begins")
+    minutes = asked.parse_args().minutes
     if DEVICE == "cpu" and not toy(): sys.exit("bench/gpu.py needs a GPU; --toy rehearses it without")
     torch.manual_seed(0)
     broken = []
-    for part in (step_part, knn_part, kmeans_part, tsne_part, trunk_part, peers_part, photos_part):
+    for n,part in enumerate(PARTS):
+        if time.monotonic() - begun >= 60*minutes:
+            print(f"The {minutes:g} minutes are over; not begun: {', '.join(left.__name__ for left in PARTS[n:])}", file=sys.stderr)
+            break
+        if DEVICE == "cuda": torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
         try: part(time.monotonic())
         except Exception: traceback.print_exc(); broken.append(part.__name__) # the others shall have their turn
+        print(f"{part.__name__}: done {(time.monotonic() - begun)/60:.1f} minutes after the start", file=sys.stderr)
     if broken: sys.exit(f"broke: {', '.join(broken)}")
 
 

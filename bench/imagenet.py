@@ -2,12 +2,11 @@
 
     python bench/imagenet.py [--toy]
 """
-import resource
 import time
 import torch
 from clusterlab import targets
 from knn import made_up
-from rivals import against, report, toy
+from rivals import against, peak_mb, report, toy
 
 
 def seconds(x, k, q):
@@ -26,7 +25,7 @@ def main():
     ours = "clusterlab, 2 threads"
     report("imagenet", started, toy(), goal="G11", what=f"{k} exact neighbours of each of {n:,} rows of {d} numbers on a CPU, counted from {more:,} queries that were timed", data="made-up features", ours=ours,
            rows=against({ours: [whole]}, ours), limit=12*3600., checks={"hours for all": round(whole/3600, 2), "seconds that were timed": {f"{few:,} queries": round(short, 1), f"{more:,} queries": round(long, 1)},
-           "peak memory, GB, with the rows themselves": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20, 1)})
+           "peak memory, GB, with the rows themselves": round(peak_mb()/2**10, 1)})
 
 
 if __name__ == "__main__": main()

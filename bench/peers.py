@@ -27,6 +27,12 @@ def by_torchvision(crop=.08):
     return T.Compose([T.RandomResizedCrop(32, scale=(crop, 1.)), T.RandomHorizontalFlip(), T.RandomApply([T.ColorJitter(.4, .4, .4, .1)], p=.8), T.RandomGrayscale(.2), T.ToTensor(), T.Normalize(MEAN, STD)])
 
 
+class Twice:
+    "Two random views of an image; a class, for a loader's processes may be handed it by pickle."
+    def __init__(self, view): self.view = view
+    def __call__(self, image): return [self.view(image), self.view(image)]
+
+
 class Pictures(Dataset):
     "What `transform` makes of each image, as a PIL image, and its position."
     def __init__(self, images, transform): self.pixels, self.transform = images.cpu().permute(0, 2, 3, 1).contiguous().numpy(), transform
@@ -132,7 +138,7 @@ def restated(method, images, batch, workers, tuned):
     twin, view = deepcopy(online).requires_grad_(False), by_torchvision(method.recipe.crop[0])
     for net in (online, predict, twin): net.to(memory_format=torch.channels_last if tuned else torch.contiguous_format)
     optimizer = torch.optim.SGD([dict(params=online.parameters()), dict(params=predict.parameters(), lr=.1)], lr=.01, momentum=.9, weight_decay=5e-4)
-    batches = endless(Pictures(images, lambda x: [view(x), view(x)]), batch, workers, tuned and images.is_cuda)
+    batches = endless(Pictures(images, Twice(view)), batch, workers, tuned and images.is_cuda)
     def one():
         views, index = next(batches)
         (a, b), at = moved(views, images.device, tuned), labels[index.to(images.device)]

@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import resource
 import statistics
 import sys
 import time
@@ -10,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
-from clusterlab import fit, reproduce as desk, runs
+from clusterlab import artefacts, fit, reproduce as desk, runs
 
 RESULTS = Path(__file__).resolve().parent/"results"
 os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "LIGHTLY_DID_VERSION_CHECK": "True"} # Else these two, or older ones of them, ask the network for a newer version of themselves
@@ -60,11 +61,23 @@ def against(times, ours):
             for name,values in times.items()}
 
 
-def report(name, started, toy, device="cpu", **told):
-    "Write `bench/results/<name>.json`, unless it was only a rehearsal, and say what came out."
-    told["receipt"] = runs.receipt(started, desk.device_name(device), 1, 0.)
-    if not toy: (RESULTS/f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
-    print(json.dumps({key: told[key] for key in ("what", "ours", "rows", "checks")}, indent=1))
+def peak_mb(device="cpu"):
+    "Highest memory in use so far, in MB of 2**20 bytes: on a GPU what torch has taken there, else that of the largest process, ours or one that we started."
+    if device == "cuda": return torch.cuda.max_memory_allocated()/2**20
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return most/(2**20 if sys.platform == "darwin" else 2**10) # bytes on macOS, kB elsewhere
+
+
+# What is told: `must` and `stretch`, how many times as fast as a rival; `most`, how many times as long at most (with `stretch`); `limit` and `limit_stretch`, seconds of ours; `shares`, as `share` makes them;
+# `needs`, names of checks without which no goal is met; `roofline`, the least time that this device could take over that of a row, by its name.
+def report(name, started, toy, device="cpu", threads=None, **told):
+    "Write `bench/results/<name>.json` in one stroke, unless it was only a rehearsal, and say what came out; threads: of each process, where not those of this one."
+    told["receipt"] = runs.receipt(started, desk.device_name(device), threads or torch.get_num_threads(), peak_mb(device))
+    if not toy: artefacts.write(RESULTS, {f"{name}.json": (json.dumps(told, indent=1) + "\n").encode()})
+    print(json.dumps({key: told[key] for key in ("what", "ours", "rows", "shares", "checks") if key in told}, indent=1))
+
+
+def share(goal, value, must, stretch, most=False): return dict(goal=goal, value=float(f"{value:.3g}"), must=must, stretch=stretch, most=most) # A fraction that shall be at least so high, or at most
 
 
 def toy(): return "--toy" in sys.argv[1:] # A rehearsal at a size that takes seconds and says nothing

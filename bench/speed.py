@@ -9,34 +9,58 @@ from rivals import RESULTS
 
 HEAD = """# Speed
 
-Measured by `make bench`, written by `bench/speed.py` from `bench/results`; what each goal means stands at the head of its script in `bench/`.
+Measured by `make bench` on a CPU and by `make bench-gpu` on a GPU, written by `bench/speed.py` from `bench/results`, with a section for each machine; what each goal means stands at the head of its script in `bench/`.
 
-- *times as fast*: CPU seconds, or seconds on the clock where the row says so, of the other over ours, ratio of the medians; in brackets the quartiles within a round, in which all take turns in one process. Below 1 we are slower.
+- *times as fast*: CPU seconds, or seconds on the clock where the row says so, of the other over ours, ratio of the medians; in brackets the quartiles within a round, in which all take turns in one process. Below 1 we are slower. A goal in per cent is a share of ours.
 - *must* and *stretch* are goals that were set before measuring. A limit in seconds is on the clock, and depends on the machine.
+- *within the spread*: the median meets the goal, the quartile on the other side of it does not. Where a goal names an accuracy or an exact answer as well, it is not met without it, however quick.
+- *of the roofline*, where it is known: the least time that this machine could take, by the rates of a product in bf16 and of a copy in the same run, over the time of ours.
 - Made-up features and random pixels serve for speed alone.
-
 """
 UNTOLD = "**no reason told**" # A test looks for it
-COLUMNS = ["goal", "what", "ours", "seconds", "against", "times as fast", "must", "stretch", "verdict"]
+COLUMNS = ["goal", "what", "ours", "seconds", "of the roofline", "against", "times as fast", "must", "stretch", "verdict"]
+ROOF = COLUMNS.index("of the roofline")
 
 
-def verdict(value, must, stretch):
-    "Met, not met, or nothing where no goal was set."
+def verdict(value, must, stretch=None, within=None, most=False, lacks=""):
+    "Stretch met, met, met by the median only, not met, or nothing where no goal was set; most: goals are upper bounds; within: quartiles; lacks: what else the goal asks, and is not so."
     if must is None: return ""
-    return "stretch met" if stretch is not None and value >= stretch else "met" if value >= must else "**not met**"
+    worst = value if within is None else within[2 if most else 0]
+    def reached(goal, x): return x <= goal if most else x >= goal
+    if not reached(must, value): return "**not met**"
+    if lacks: return f"**not met**: {lacks}"
+    if stretch is not None and reached(stretch, value) and reached(stretch, worst): return "stretch met"
+    return "met" if reached(must, worst) else "within the spread"
+
+
+def lacking(told):
+    "What the goals of a result ask beside speed and is not so, as a text."
+    found = {name: told["checks"][name] for name in told.get("needs", ())}
+    wrong = {name: [key for key,fine in value.items() if not fine] for name,value in found.items() if isinstance(value, dict)}
+    return "; ".join([f"{', '.join(keys)} not {name}" for name,keys in wrong.items() if keys] + [f"not so: {name}" for name,value in found.items() if value is False])
+
+
+def goals(must, stretch, shown, most=False): return ["" if must is None else ("at most " if most else "") + shown(must), "" if stretch is None else shown(stretch)] # Two cells
+
+
+def plain(x): return f"{x:.4g}"
+def percent(x): return f"{100*x:.3g} %"
+def clock(x): return f"{x:g} s" if x >= 1 else f"{x:.3g} s"
 
 
 def compared(told):
-    "A line for each rival, or one where there is only a limit."
-    ours = told["rows"][told["ours"]]["seconds"][1]
-    begin = [told["goal"], f"{told['what']}; {told['data']}", told["ours"], f"{ours:.3g}"]
+    "A line for each rival, each share, and the limit."
+    ours, lacks, roof = told["rows"][told["ours"]]["seconds"], lacking(told), told.get("roofline", {})
+    what, mine = [f"{told['what']}; {told['data']}", told["ours"], f"{ours[1]:.3g}"], f"{roof[told['ours']]:.3g}" if told["ours"] in roof else ""
     for name,row in told["rows"].items():
         if name == told["ours"]: continue
         low, _, high = row["within"]
         must, stretch, most = told.get("must", {}).get(name), told.get("stretch", {}).get(name), told.get("most", {}).get(name)
-        said = verdict(row["ratio"], must, stretch) if most is None else "met" if row["ratio"] <= most else "**not met**"
-        yield [*begin, name, f"{row['ratio']:.3g} ({low:.3g} to {high:.3g})", "" if must is most is None else f"{must:g}" if most is None else f"at most {most:g}", "" if stretch is None else f"{stretch:g}", said]
-    if "limit" in told: yield [*begin, "a limit", "", f"{told['limit']:g} s", "", "met" if ours <= told["limit"] else "**not met**"]
+        goal, bound = (must, False) if most is None else (most, True)
+        yield [told["goal"], *what, mine + (f", the other {roof[name]:.3g}" if name in roof else ""), name, f"{row['ratio']:.{4 if bound else 3}g} ({low:.3g} to {high:.3g})", *goals(goal, stretch, plain, bound), verdict(row["ratio"], goal, stretch, row["within"], bound, lacks)]
+    for name,part in told.get("shares", {}).items():
+        yield [part["goal"], *what, mine, f"share {name}", percent(part["value"]), *goals(part["must"], part["stretch"], percent, part["most"]), verdict(part["value"], part["must"], part["stretch"], None, part["most"], lacks)]
+    if "limit" in told: yield [told["goal"], *what, mine, "a limit", "", *goals(told["limit"], told.get("limit_stretch"), clock), verdict(ours[1], told["limit"], told.get("limit_stretch"), ours, True, lacks)]
 
 
 def slower(told):
@@ -45,10 +69,12 @@ def slower(told):
     return [f"- {told['what']}: {name} takes {row['ratio']:.3g} times as long: {reasons.get(name, UNTOLD)}." for name,row in told["rows"].items() if name not in own and row["ratio"] < 1]
 
 
+def said(value): return ("yes" if value else "no") if isinstance(value, bool) else f"{value:,}"
+
+
 def checks(told):
     "What was checked beside the time, as a sentence."
-    return [f"- {told['what']}: {name}: " + (", ".join(f"{key} {value:,}" if not isinstance(value, bool) else f"{key} {'yes' if value else 'no'}" for key,value in found.items()) if isinstance(found, dict) else f"{found:,}")
-            for name,found in told["checks"].items()]
+    return [f"- {told['what']}: {name}: " + (", ".join(f"{key} {said(value)}" for key,value in found.items()) if isinstance(found, dict) else said(found)) for name,found in told["checks"].items()]
 
 
 def grown(told):
@@ -95,18 +121,32 @@ def races(results):
     return RACE + "\n".join(lines) + f"\n\nDevice: {'; '.join(where)}.\n" if lines else ""
 
 
+def table(told):
+    "The lines of all results of a machine; without the column of the roofline where nobody knows it."
+    cells = [COLUMNS, ["---"]*len(COLUMNS), *(line for one in told for line in compared(one))]
+    known = any(line[ROOF] for line in cells[2:])
+    return "\n".join("| " + " | ".join(x for n,x in enumerate(line) if known or n != ROOF) + " |" for line in cells)
+
+
+def machine(receipt):
+    "What a result was measured on."
+    return f"{receipt['device']} ({receipt['processor']}), torch {receipt['versions']['torch']}"
+
+
+def section(name, told):
+    "All that was measured on one machine."
+    growth, behind = [line for one in told for line in grown(one)], [line for one in told for line in slower(one)]
+    parts = [f"## {name}", table(told), *(["### Where we are slower", "\n".join(behind)] if behind else []),
+             *(["### How cost grows", "Exponent 1: twice the size takes twice as long; 2: four times.", "\n".join(["| what | sizes | CPU seconds | exponent |", "| --- | --- | --- | --- |", *growth])] if growth else [])]
+    return "\n\n".join([*parts, "### Checked beside the time", "\n".join(line for one in told for line in checks(one))]) + "\n"
+
+
 def page(folder=RESULTS):
     "The whole page."
     everything = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     results = [told for told in everything if "levels" not in told]
-    lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
-    lines += ["| " + " | ".join(cells) + " |" for told in results for cells in compared(told)]
-    devices = sorted({f"{told['receipt']['device']}, torch {told['receipt']['versions']['torch']}" for told in results})
-    growth = ["| what | sizes | CPU seconds | exponent |", "| --- | --- | --- | --- |", *(line for told in results for line in grown(told))]
-    behind = [line for told in results for line in slower(told)]
-    parts = [HEAD + "\n".join(lines), *(["## Where we are slower\n\n" + "\n".join(behind)] if behind else []), "## How cost grows\n\nExponent 1: twice the size takes twice as long; 2: four times.\n\n" + "\n".join(growth),
-             "## Checked beside the time\n\n" + "\n".join(line for told in results for line in checks(told)), f"Device: {'; '.join(devices)}."]
-    return "\n\n".join(parts) + "\n" + races([told for told in everything if "levels" in told])
+    places = {machine(told["receipt"]): [one for one in results if machine(one["receipt"]) == machine(told["receipt"])] for told in results}
+    return "\n".join([HEAD, *(section(name, told) for name,told in sorted(places.items()))]) + races([told for told in everything if "levels" in told])
 
 
 def main():

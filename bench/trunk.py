@@ -40,7 +40,7 @@ def rivals(images, name, size, precision="fp32"):
 
 
 def main():
-    started, (name, size, n, batch, rounds) = time.monotonic(), ("test_vit", 32, 64, 8, 3) if toy() else ("vit_small_patch16_224", 224, 96, 8, 8)
+    started, (name, size, n, batch, rounds) = time.monotonic(), ("test_vit", 32, 64, 8, 3) if toy() else ("vit_small_patch16_224", 224, 96, 8, 6)
     torch.set_num_threads(1)
     images = torch.randint(256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     methods = rivals(images, name, size)

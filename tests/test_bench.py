@@ -1,5 +1,6 @@
 """The benchmarks run, and the page of speeds says what they found."""
 import json
+import pickle
 import re
 import runpy
 import shutil
@@ -83,6 +84,75 @@ def test_slower(monkeypatch):
     assert speed["slower"](told) == [f"- a race: quick takes 0.9 times as long: {speed['UNTOLD']}."]
     assert speed["slower"](told | dict(reasons={"quick": "it has wings"})) == ["- a race: quick takes 0.9 times as long: it has wings."]
     assert speed["UNTOLD"] not in speed["page"](), "tell the reason in the script: report(..., reasons={rival: why})"
+
+
+def test_verdict(monkeypatch):
+    "A goal is met with its spread, by the median alone, or not; upper bounds turn it round; and no speed makes up for an answer that is not as good as the goal asks."
+    monkeypatch.syspath_prepend(str(BENCH))
+    speed = runpy.run_path(str(BENCH/"speed.py"))
+    verdict, miss = speed["verdict"], "**not met**"
+    assert [verdict(x, 2, 3, (x - .1, x, x + .1)) for x in (1.9, 2., 2.2, 3., 3.2)] == [miss, "within the spread", "met", "met", "stretch met"]
+    assert [verdict(x, 300, 150, (x - 9, x, x + 9), most=True) for x in (301, 299, 200, 149, 99)] == [miss, "within the spread", "met", "met", "stretch met"]
+    assert verdict(9, None) == "" and verdict(9, 2, 3, lacks="wrong") == f"{miss}: wrong" and verdict(.6, .55, .7) == "met"
+    told = json.loads((RESULTS/"five.json").read_text())
+    told["rows"][told["ours"]]["seconds"] = [149.]*3
+    fine = told | dict(checks={"as accurate as expected": {"connr": True, "unic": True}})
+    assert [[*speed["compared"](one)][0][-3:] for one in (fine, fine | dict(checks={"as accurate as expected": {"connr": True, "unic": False}}))] == [["300 s", "150 s", "stretch met"], ["300 s", "150 s", f"{miss}: unic not as accurate as expected"]]
+    assert speed["lacking"](dict(needs=["exact", "small"], checks={"exact": False, "small": True})) == "not so: exact"
+
+
+def test_machines(monkeypatch, tmp_path):
+    "Each machine has a section of its own, with the column of the roofline where somebody knows it, and shares have verdicts."
+    monkeypatch.syspath_prepend(str(BENCH))
+    speed, here = runpy.run_path(str(BENCH/"speed.py")), json.loads((RESULTS/"step.json").read_text())
+    there = here | dict(receipt=here["receipt"] | dict(device="a GPU"), roofline={"BYOL": .61, "ConNR": .5}, shares={"of the roofline": dict(goal="G2", value=.61, must=.55, stretch=.7, most=False), "views": dict(goal="G9", value=.06, must=.05, stretch=.02, most=True)})
+    for name,told in dict(here=here, there=there).items(): (tmp_path/f"{name}.json").write_text(json.dumps(told))
+    first, second = speed["page"](tmp_path).split("\n## ")[1:]
+    assert first.startswith("CPU, 2 cores") and "| of the roofline |" not in first and "share" not in first
+    assert second.startswith("a GPU") and "| 0.065 | 0.61, the other 0.5 | ConNR |" in second
+    assert "| share of the roofline | 61 % | 55 % | 70 % | met |" in second and "| share views | 6 % | at most 5 % | 2 % | **not met** |" in second
+
+
+def test_receipt(monkeypatch, tmp_path, capsys):
+    "A result is written whole, and its receipt has the threads and the memory of this process."
+    monkeypatch.syspath_prepend(str(BENCH))
+    import rivals
+    monkeypatch.setattr(rivals, "RESULTS", tmp_path)
+    held = torch.ones(2**26) # 256 MB
+    for threads in (None, 7): rivals.report("race", 0., False, threads=threads, what="a race", ours="ours", rows={}, checks={})
+    told = json.loads((tmp_path/"race.json").read_text())["receipt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["race.json"] and told["threads"] == 7
+    assert len(held)*4/2**20 < told["peak_memory_mb"] < 2**20 and told["peak_memory_mb"] == round(rivals.peak_mb())
+    rivals.report("race", 0., False, what="a race", ours="ours", rows={}, checks={})
+    assert json.loads((tmp_path/"race.json").read_text())["receipt"]["threads"] == torch.get_num_threads()
+
+
+def test_pickled(monkeypatch):
+    "What a data loader is handed goes through pickle, as processes from a fork server need it."
+    monkeypatch.syspath_prepend(str(BENCH))
+    import peers
+    pictures = pickle.loads(pickle.dumps(peers.Pictures(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), peers.Twice(peers.by_torchvision()))))
+    (a, b), i = pictures[3]
+    assert a.shape == b.shape == (3, 32, 32) and i == 3
+
+
+def test_gpu_clock(monkeypatch, capsys):
+    "When the time is up no part begins, and those that did not are named."
+    monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.setattr(sys, "argv", ["gpu", "--toy", "--minutes", "0"])
+    runpy.run_path(str(BENCH/"gpu.py"), run_name="__main__")
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("The 0 minutes are over; not begun: step_part, lightly_part") and "photos_part" in said.err
+
+
+def test_work(monkeypatch):
+    "Operations and bytes of a step are those that are counted by hand, and three times as many where it goes back."
+    monkeypatch.syspath_prepend(str(BENCH))
+    work = runpy.run_path(str(BENCH/"gpu.py"))["work"]
+    layer, norm, x = torch.nn.Linear(8, 4, bias=False), torch.nn.BatchNorm1d(4), torch.ones(16, 8)
+    once = work(torch.no_grad()(lambda: norm(layer(x))), [])
+    assert once == (2*16*8*4, 4*(16*8 + 16*4 + 3*16*4))
+    assert work(lambda: norm(layer(x.requires_grad_())).sum().backward(), layer.parameters()) == (3*once[0], 3*once[1] + 4*5*8*4)
 
 
 def test_same_mathematics(monkeypatch):
@@ -181,7 +251,7 @@ def test_speedrun_page(toy_race, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     speed = runpy.run_path(str(BENCH/"speed.py"))
     shutil.copy(toy_race.folder/"speedrun_toy.json", tmp_path)
-    assert speed["page"](tmp_path).endswith("Device: .\n") and "G19" not in speed["page"](tmp_path)
+    assert speed["page"](tmp_path) == speed["HEAD"]
     told = toy_race.told | {"made": toy_race.told["made"] | {"budget": "laptop", "what": "made up", "seeds": [0, 1]}}
     run = told["levels"]["0.15"]["runs"]["0"]
     told["levels"]["0.15"] |= {"must": 1., "runs": {"0": run | {"acc": .2, "seconds": 30., "first": {"epoch": 1, "seconds": 6., "acc": .3}}, "1": run | {"acc": .3, "seconds": 54., "first": {"epoch": 2, "seconds": 12., "acc": .3}}}}
