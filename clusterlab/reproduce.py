@@ -531,7 +531,7 @@ def page(
 # %% ../nbs/09_reproduce.ipynb #fa82cf2a
 PAGE = {"": "document title authors year folder aliases left_out run sweep budget artefact", "run": "method set minus", "sweep": "method option set values", "budget": "datasets seeds",
         "artefact": "kind title caption notes budgets on seeds datasets runs sweeps bars parts metrics x y label reference reference_label d columns steps_to gain spread style table numbers kinds log by "
-                    "blocks across clusters classes class_names superclasses show computed named_by oracle varies",
+                    "blocks across clusters classes class_names superclasses show computed named_by oracle varies words",
         "part": "name runs sweeps bars metrics x y label columns steps_to gain reference table log"} # Where -> keys
 
 def check_page(
