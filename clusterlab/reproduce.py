@@ -591,7 +591,7 @@ def page(
 PAGE = {"": "document title authors year folder aliases left_out run sweep where budget artefact", "run": "method set minus", "sweep": "method option set values", "budget": "datasets seeds",
         "where": "runs methods datasets budgets set skip",
         "artefact": "kind title caption notes budgets on seeds datasets runs sweeps bars parts metrics x y label reference reference_label d columns steps_to gain spread style table numbers kinds log by "
-                    "blocks across clusters classes class_names superclasses show computed named_by oracle varies",
+                    "blocks across clusters classes class_names superclasses show computed named_by oracle varies words",
         "part": "name runs sweeps bars metrics x y label columns steps_to gain reference table log"} # Where -> keys
 
 def check_page(
