@@ -7,11 +7,11 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
            'budgets', 'budgets_at', 'budget_names', 'known', 'method_names', 'method_class', 'desk', 'arguments',
            'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of', 'settle',
            'check_parts', 'buildable', 'check_side', 'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of',
-           'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters', 'directions', 'left_out',
-           'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette', 'map_of', 'device_name', 'execute',
-           'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page', 'known_sweep', 'check_rules',
-           'rules', 'changes', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line', 'whole',
-           'matching', 'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts',
+           'scored_part', 'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters', 'directions',
+           'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette', 'map_of', 'device_name',
+           'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page', 'known_sweep',
+           'check_rules', 'rules', 'changes', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line',
+           'whole', 'matching', 'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts',
            'recipe_facts', 'Traffic', 'growth', 'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes',
            'scored_images', 'report']
 
@@ -102,7 +102,7 @@ def desk(
     start:float=.05, # Fraction of the schedule that the method's base does first, as a run of its own that others share; 0: none
     pretext:str="", # Method that trains the backbone first, as a run of its own that others share; empty: none
     pretext_epochs:int=0, # Length of the schedule of that run; 0: as the budget says
-    split:str="all", # Which images: all, train, test, unlabeled
+    split:str="all", # Which images: all, train, test, unlabeled, all+unlabeled
     score:str="", # Which images are scored, for example test; empty: those that it trains on
     limit:int=0, # Only so many images, evenly spaced; 0: all
     k:int=0 # Clusters; 0: as many as there are classes
@@ -236,6 +236,7 @@ def settle(
     images = images_of(str(dataset), config["split"], config["limit"], data_root)
     facts = images.describe()
     k = config.pop("k") or facts["classes"]
+    if config.get("old") and config["old"] != facts.get("old", config["old"]): raise ValueError(f"old is {config['old']}, but {facts['name']} names {facts['old']} old classes: set old={facts['old']}")
     if not k: raise ValueError(f"k is 0, but {facts['name']} has no classes to count: say how many clusters, for example k=10")
     if not 1 <= k <= facts["n"]: raise ValueError(f"k is {k}, but must lie from 1 to the {facts['n']} images")
     if changes.get("batch") is None and config.get("batch", 0) > facts["n"]: config["batch"] = max(2, facts["n"] - facts["n"] % config.get("bn_splits", 1)) # few images are one batch
@@ -331,7 +332,16 @@ def clusters_of(
     images = images_of_run(run, run.spec["config"]["score"])
     features = fitting.embed_all(method, placed(images.images, device))
     clusters = assign_new(method, features) if run.spec["config"]["score"] else method.assign(features)
-    return features, clusters.cpu(), images.labels
+    return scored_part(images, features, clusters)
+
+def scored_part(
+    images:data.ImageSet, # Of a run
+    features, # Of all of them, n x d
+    clusters # Of all of them, int64, n
+)->tuple: # Features, clusters (CPU), labels or None
+    "What is scored: the images that have labels, which come first; all where none has one."
+    m = images.scored()
+    return features[:m], clusters[:m].cpu(), None if images.labels is None else images.labels[:m]
 
 def assign_new(
     method, # Trained, and asked before for the clusters of its own images
@@ -385,7 +395,7 @@ def trained(
     if given is not None: method.know(given.to(device))
     loop = {n: spec["config"][n] for n in LOOP if n in spec["config"]} or {"epochs": 0}
     def evaluate(features, clusters):
-        features, clusters, labels = clusters_of(run, method, device) if spec["config"]["score"] else (features, clusters, images.labels)
+        features, clusters, labels = clusters_of(run, method, device) if spec["config"]["score"] else scored_part(images, features, clusters)
         seen = method.watch(features, labels.to(device)) if hasattr(method, "watch") and labels is not None else {}
         return watcher(labels, spec["k"], given, spec["config"].get("old", 0))(features, clusters) | seen
     until = float(os.environ.get("CLUSTERLAB_UNTIL", "inf")) # set by a queue that has only so many minutes
@@ -581,7 +591,7 @@ def page(
 PAGE = {"": "document title authors year folder aliases left_out run sweep where budget artefact", "run": "method set minus", "sweep": "method option set values", "budget": "datasets seeds",
         "where": "runs methods datasets budgets set skip",
         "artefact": "kind title caption notes budgets on seeds datasets runs sweeps bars parts metrics x y label reference reference_label d columns steps_to gain spread style table numbers kinds log by "
-                    "blocks across clusters classes class_names superclasses show computed named_by oracle varies",
+                    "blocks across clusters classes class_names superclasses show computed named_by oracle varies words",
         "part": "name runs sweeps bars metrics x y label columns steps_to gain reference table log"} # Where -> keys
 
 def check_page(
@@ -867,7 +877,8 @@ def scored_images(
     "The images that a run was scored on, or those of a data set by its name, for the drawings that show images."
     if isinstance(row, str): return images_of(row).images.numpy()
     config, name = row["record"]["spec"]["config"], row["record"]["spec"]["dataset"]["name"]
-    return images_of(name, config["score"] or config["split"], config["limit"]).images.numpy()
+    images = images_of(name, config["score"] or config["split"], config["limit"])
+    return images.images[:images.scored()].numpy()
 
 def report(
     target:str, # document, or document/artefact
