@@ -16,6 +16,7 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
 import csv
+import hashlib
 import inspect
 import json
 import os
@@ -665,10 +666,20 @@ def reported(
     document:str, # A name of `documents`
     key:str # Of an artefact
 )->list: # Rows of strings, digit for digit
-    "What the document printed, or nothing for a figure."
-    path = home()/"experiments"/"reported"/document/f"{key}.csv"
-    return artefacts.read_printed(path) if path.exists() else []
+    "What the document printed, or nothing for a figure; `ValueError` naming the file if it was changed."
+    folder, name = home()/"experiments"/"reported", f"{document}/{key}.csv"
+    def bad(why): raise ValueError(f"experiments/reported/{name}{why}")
+    code = {file: code for code,file in map(str.split, (folder/"SHA256SUMS").read_text().splitlines())}.get(name)
+    if not (folder/name).exists(): return bad(": is missing, but has a line in SHA256SUMS") if code else []
+    rows = artefacts.read_printed(folder/name)
+    for line,row in enumerate(rows, 2):
+        if None in row: bad(f", line {line}: has {len(row[None])} cells more than the heading")
+    if rows and "method" in rows[0]: artefacts.check_printed(artefacts.Case(f"experiments/reported/{name}", {}, rows))
+    found = hashlib.sha256((folder/name).read_bytes()).hexdigest()
+    if found != code: bad(f": differs from its checksum in SHA256SUMS: that is {code}, the file has {found}")
+    return rows
 
+# %% ../nbs/09_reproduce.ipynb #23ff70e2
 def threshold_facts():
     "The thresholds that UCCC's code takes for the cluster counts of its Table 1, t = 4."
     confidence = import_module("clusterlab.methods.uccc").positive_confidence

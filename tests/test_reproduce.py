@@ -131,6 +131,20 @@ def test_printed_values(key, name, dataset, metric, value):
     assert found == [value]
 
 
+@pytest.mark.parametrize("path", PRINTED, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_printed_checksum(tmp_path, monkeypatch, path):
+    "Any digit of a printed table that is changed is found, and the file is named."
+    shutil.copytree(ROOT/"experiments", tmp_path/"experiments")
+    (tmp_path/"settings.ini").write_text("")
+    monkeypatch.chdir(tmp_path)
+    copy, text = tmp_path/path.relative_to(ROOT), path.read_text(encoding="utf-8")
+    assert reproduce.reported(path.parent.name, path.stem)
+    digits = [at for at,sign in enumerate(text) if sign.isdigit()]
+    for at in digits[::max(1, len(digits)//10)]:
+        copy.write_text(text[:at] + str((int(text[at]) + 1)%10) + text[at + 1:], encoding="utf-8")
+        with pytest.raises(ValueError, match=f"^experiments/reported/{path.parent.name}/{path.stem}.csv: differs from its checksum"): reproduce.reported(path.parent.name, path.stem)
+
+
 # Planning
 
 def test_dry_run(tmp_path):
