@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 'COMPUTED', 'QUIET', 'home', 'read_toml',
            'budgets', 'budgets_at', 'budget_names', 'known', 'method_names', 'method_class', 'desk', 'arguments',
-           'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of', 'settle', 'buildable',
-           'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of', 'assign_new', 'placed', 'train', 'device_for',
-           'trained', 'write_clusters', 'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette',
-           'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page',
-           'known_sweep', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line', 'whole', 'matching',
-           'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts',
-           'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
+           'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'changes_of', 'images_of',
+           'settle', 'buildable', 'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of', 'assign_new', 'placed',
+           'train', 'device_for', 'trained', 'write_clusters', 'left_out', 'known_of', 'images_of_run', 'report_of',
+           'study_of', 'silhouette', 'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook',
+           'documents', 'page', 'check_page', 'known_sweep', 'targets', 'wanted', 'in_order', 'plan_lines',
+           'short_path', 'one_line', 'whole', 'matching', 'could_be', 'less', 'reported', 'threshold_facts',
+           'threshold_lines', 'split_facts', 'recipe_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images',
+           'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -194,7 +195,19 @@ class Run:
     def id(self)->str: return runs.run_id(self.spec)
     @property
     def before(self)->"Run|None": return self.init or self.pretext
-    def __str__(self): return f"{self.label or self.spec['method']} on {self.spec['dataset']['name']}, {self.spec['budget']}, seed {self.spec['seed']} ({self.id})"
+    def __str__(self):
+        label = f": {self.label}" if self.label else ""
+        return f"{self.spec['method']}{label}{changes_of(self)} on {self.spec['dataset']['name']}, {self.spec['budget']}, seed {self.spec['seed']} ({self.id})"
+
+# %% ../nbs/09_reproduce.ipynb #c48ac140
+def changes_of(run):
+    "The options that a run sets otherwise than its budget, as words."
+    spec = run.spec
+    usual = configure(spec["method"], run.source, spec["budget"])
+    classes = spec["dataset"]["classes"]
+    config = spec["config"] | {"k": 0 if spec["k"] == classes else spec["k"]}
+    told = [f"{n}={v}" for n,v in config.items() if v != usual.get(n, options(spec["method"])[n][1]) and n != "start"]
+    return f" with {', '.join(told)}" if told else ""
 
 # %% ../nbs/09_reproduce.ipynb #81cfa415
 @cache
@@ -238,7 +251,7 @@ def settle(
     pretext = None if init else pretext_of(method, where, config, 0 if facts["classes"] else k)
     before = init or pretext
     spec = dict(method=method, dataset=facts, budget=budget, seed=seed, k=k, config=config, init=before.id if before else None)
-    buildable(json.dumps({**spec, "seed": 0, "init": None}, sort_keys=True))
+    with torch.device("meta"): buildable(json.dumps({**spec, "seed": 0, "init": None}, sort_keys=True)) # shapes without numbers: nobody waits for weights that are thrown away
     return Run(spec, Path(root or home()/"runs"), str(dataset), data_root, init, pretext, label)
 
 @cache
@@ -469,7 +482,7 @@ def execute(
     except Exception as why:
         if not isinstance(why, (BlockingIOError, fitting.CutOff)): runs.write_record(run.path, failure(run, why))
         raise
-    else: runs.write_record(run.path, record)
+    else: record = runs.write_record(run.path, record)
     finally: lock.unlink(missing_ok=True)
     return record
 
@@ -531,7 +544,7 @@ def page(
 
 # %% ../nbs/09_reproduce.ipynb #fa82cf2a
 PAGE = {"": "document title authors year folder aliases left_out run sweep budget artefact", "run": "method set minus", "sweep": "method option set values", "budget": "datasets seeds",
-        "artefact": "kind title caption notes budgets on seeds datasets runs sweeps bars parts metrics x y label reference reference_label d columns steps_to gain spread style table numbers kinds log by "
+        "artefact": "kind title caption notes budgets on seeds datasets runs sweeps bars parts metrics x y label reference reference_label d columns steps_to gain spread style table numbers kinds log by value "
                     "blocks across clusters classes class_names superclasses show computed named_by oracle varies",
         "part": "name runs sweeps bars metrics x y label columns steps_to gain reference table log"} # Where -> keys
 
@@ -570,6 +583,7 @@ def wanted(
     target:str, # document, or document/artefact
     budget:str, # A name of `budget_names`
     seeds:int=None, # How many seeds; None: those on the page
+    without:tuple=(), # Data sets that are passed over
     **where # root and data_root for `settle`
 )->list: # Runs
     "The runs that the artefacts of a target need, on the data sets and seeds of the page, or of the artefact where it names its own (`on`, `seeds`)."
@@ -579,7 +593,7 @@ def wanted(
     plan = told["budget"][budget]
     for name in dict.fromkeys(n for a in asked for n in a["names"]): known(f"run of {target}:", name, told["run"])
     picked = dict.fromkeys((seed, dataset, n) for a in asked for seed in (a.get("seeds", plan["seeds"]) if seeds is None else range(seeds))
-                           for dataset in a.get("on", {}).get(budget, plan["datasets"]) for n in a["names"])
+                           for dataset in a.get("on", {}).get(budget, plan["datasets"]) if dataset not in without for n in a["names"])
     return [settle(told["run"][n]["method"], dataset, budget, seed, label=n, **where, **told["run"][n].get("set", {})) for seed,dataset,n in picked]
 
 def in_order(

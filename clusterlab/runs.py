@@ -140,7 +140,7 @@ def read_record(
 def write_record(
     path, # Where it shall lie
     record:dict # All of `FIELDS` but the checksum
-):
+)->dict: # The record as it was written
     "Write a checked record atomically, with its checksums; `FileExistsError` if a finished one lies there."
     path, record = Path(path), sealed(record)
     check_record(record, path)
@@ -149,6 +149,7 @@ def write_record(
     draft = path.with_name(f".{path.name}.{uuid4().hex}.part")
     draft.write_text(compact(record) + "\n")
     os.replace(draft, path)
+    return record
 
 # %% ../nbs/07_runs.ipynb #28c692a7
 def compact(
