@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 'COMPUTED', 'QUIET', 'home', 'read_toml',
            'budgets', 'budgets_at', 'budget_names', 'known', 'method_names', 'method_class', 'desk', 'arguments',
-           'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'images_of', 'settle',
-           'check_parts', 'buildable', 'check_side', 'warm_up', 'pretext_of', 'build', 'watcher', 'clusters_of',
-           'scored_part', 'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters', 'directions',
-           'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette', 'map_of', 'device_name',
-           'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page', 'known_sweep',
-           'check_rules', 'rules', 'changes', 'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line',
-           'whole', 'matching', 'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts',
-           'recipe_facts', 'Traffic', 'growth', 'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes',
-           'scored_images', 'report']
+           'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'changes_of', 'images_of',
+           'settle', 'check_parts', 'buildable', 'check_side', 'warm_up', 'pretext_of', 'build', 'watcher',
+           'clusters_of', 'scored_part', 'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters',
+           'directions', 'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette', 'map_of',
+           'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page',
+           'known_sweep', 'check_rules', 'rules', 'changes', 'targets', 'wanted', 'in_order', 'plan_lines',
+           'short_path', 'one_line', 'whole', 'matching', 'could_be', 'less', 'reported', 'threshold_facts',
+           'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth', 'snscc_terms', 'growth_facts',
+           'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
 import csv
+import hashlib
 import inspect
 import json
 import math
@@ -200,7 +201,19 @@ class Run:
     def id(self)->str: return runs.run_id(self.spec)
     @property
     def before(self)->"Run|None": return self.init or self.pretext
-    def __str__(self): return f"{self.label or self.spec['method']} on {self.spec['dataset']['name']}, {self.spec['budget']}, seed {self.spec['seed']} ({self.id})"
+    def __str__(self):
+        label = f": {self.label}" if self.label else ""
+        return f"{self.spec['method']}{label}{changes_of(self)} on {self.spec['dataset']['name']}, {self.spec['budget']}, seed {self.spec['seed']} ({self.id})"
+
+# %% ../nbs/09_reproduce.ipynb #494eaa49
+def changes_of(run):
+    "The options that a run sets otherwise than its budget, as words."
+    spec = run.spec
+    usual = configure(spec["method"], run.source, spec["budget"])
+    classes = spec["dataset"]["classes"]
+    config = spec["config"] | {"k": 0 if spec["k"] == classes else spec["k"]}
+    told = [f"{n}={v}" for n,v in config.items() if v != usual.get(n, options(spec["method"])[n][1]) and n != "start"]
+    return f" with {', '.join(told)}" if told else ""
 
 # %% ../nbs/09_reproduce.ipynb #81cfa415
 @cache
@@ -247,7 +260,7 @@ def settle(
     pretext = None if init else pretext_of(method, where, config, 0 if facts["classes"] else k)
     before = init or pretext
     spec = dict(method=method, dataset=facts, budget=budget, seed=seed, k=k, config=config, init=before.id if before else None)
-    buildable(json.dumps({**spec, "seed": 0, "init": None}, sort_keys=True))
+    with torch.device("meta"): buildable(json.dumps({**spec, "seed": 0, "init": None}, sort_keys=True)) # shapes without numbers: nobody waits for weights that are thrown away
     return Run(spec, Path(root or home()/"runs"), str(dataset), data_root, init, pretext, label)
 
 # %% ../nbs/09_reproduce.ipynb #bd7b8dca
@@ -524,7 +537,7 @@ def execute(
     except Exception as why:
         if not isinstance(why, (BlockingIOError, fitting.CutOff)): runs.write_record(run.path, failure(run, why))
         raise
-    else: runs.write_record(run.path, record)
+    else: record = runs.write_record(run.path, record)
     finally: lock.unlink(missing_ok=True)
     return record
 
@@ -590,7 +603,7 @@ def page(
 # %% ../nbs/09_reproduce.ipynb #fa82cf2a
 PAGE = {"": "document title authors year folder aliases left_out run sweep where budget artefact", "run": "method set minus", "sweep": "method option set values", "budget": "datasets seeds",
         "where": "runs methods datasets budgets set skip",
-        "artefact": "kind title caption notes budgets on seeds datasets runs sweeps bars parts metrics x y label reference reference_label d columns steps_to gain spread style table numbers kinds log by "
+        "artefact": "kind title caption notes budgets on seeds datasets runs sweeps bars parts metrics x y label reference reference_label d columns steps_to gain spread style table numbers kinds log by value "
                     "blocks across clusters classes class_names superclasses show computed named_by oracle varies words",
         "part": "name runs sweeps bars metrics x y label columns steps_to gain reference table log"} # Where -> keys
 
@@ -661,6 +674,7 @@ def wanted(
     target:str, # document, or document/artefact
     budget:str, # A name of `budget_names`
     seeds:int=None, # How many seeds; None: those on the page
+    without:tuple=(), # Data sets that are passed over
     **where # root and data_root for `settle`
 )->list: # Runs
     "The runs that the artefacts of a target need, on the data sets and seeds of the page, or of the artefact where it names its own (`on`, `seeds`)."
@@ -670,7 +684,7 @@ def wanted(
     plan = told["budget"][budget]
     for name in dict.fromkeys(n for a in asked for n in a["names"]): known(f"run of {target}:", name, told["run"])
     picked = dict.fromkeys((seed, dataset, n) for a in asked for seed in (a.get("seeds", plan["seeds"]) if seeds is None else range(seeds))
-                           for dataset in a.get("on", {}).get(budget, plan["datasets"]) for n in a["names"]
+                           for dataset in a.get("on", {}).get(budget, plan["datasets"]) if dataset not in without for n in a["names"]
                            if not any(rule.get("skip") for rule in rules(told, n, dataset, budget)))
     return [settle(told["run"][n]["method"], dataset, budget, seed, label=n, **where, **changes(told, n, dataset, budget)) for seed,dataset,n in picked]
 
@@ -758,10 +772,20 @@ def reported(
     document:str, # A name of `documents`
     key:str # Of an artefact
 )->list: # Rows of strings, digit for digit
-    "What the document printed, or nothing for a figure."
-    path = home()/"experiments"/"reported"/document/f"{key}.csv"
-    return artefacts.read_printed(path) if path.exists() else []
+    "What the document printed, or nothing for a figure; `ValueError` naming the file if it was changed."
+    folder, name = home()/"experiments"/"reported", f"{document}/{key}.csv"
+    def bad(why): raise ValueError(f"experiments/reported/{name}{why}")
+    code = {file: code for code,file in map(str.split, (folder/"SHA256SUMS").read_text().splitlines())}.get(name)
+    if not (folder/name).exists(): return bad(": is missing, but has a line in SHA256SUMS") if code else []
+    rows = artefacts.read_printed(folder/name)
+    for line,row in enumerate(rows, 2):
+        if None in row: bad(f", line {line}: has {len(row[None])} cells more than the heading")
+    if rows and "method" in rows[0]: artefacts.check_printed(artefacts.Case(f"experiments/reported/{name}", {}, rows))
+    found = hashlib.sha256((folder/name).read_bytes()).hexdigest()
+    if found != code: bad(f": differs from its checksum in SHA256SUMS: that is {code}, the file has {found}")
+    return rows
 
+# %% ../nbs/09_reproduce.ipynb #d8067be0
 def threshold_facts():
     "The thresholds that UCCC's code takes for the cluster counts of its Table 1, t = 4."
     confidence = import_module("clusterlab.methods.uccc").positive_confidence

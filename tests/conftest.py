@@ -39,8 +39,8 @@ def start(*command, **more):
 
 
 def records(root):
-    "All records below a folder, without their receipts."
-    return {path: {k: v for k,v in json.loads(path.read_text()).items() if k != "receipt"} for path in sorted(Path(root).glob("*/*/*.json"))}
+    "All records below a folder, without their receipts, and the checksums that go with them."
+    return {path: {k: v for k,v in json.loads(path.read_text()).items() if k not in ("receipt", "checksum")} for path in sorted(Path(root).glob("*/*/*.json"))}
 
 
 def sandbox(root):

@@ -205,6 +205,20 @@ def test_printed_values(key, name, dataset, metric, value):
     assert found == [value]
 
 
+@pytest.mark.parametrize("path", PRINTED, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_printed_checksum(tmp_path, monkeypatch, path):
+    "Any digit of a printed table that is changed is found, and the file is named."
+    shutil.copytree(ROOT/"experiments", tmp_path/"experiments")
+    (tmp_path/"settings.ini").write_text("")
+    monkeypatch.chdir(tmp_path)
+    copy, text = tmp_path/path.relative_to(ROOT), path.read_text(encoding="utf-8")
+    assert reproduce.reported(path.parent.name, path.stem)
+    digits = [at for at,sign in enumerate(text) if sign.isdigit()]
+    for at in digits[::max(1, len(digits)//10)]:
+        copy.write_text(text[:at] + str((int(text[at]) + 1)%10) + text[at + 1:], encoding="utf-8")
+        with pytest.raises(ValueError, match=f"^experiments/reported/{path.parent.name}/{path.stem}.csv: differs from its checksum"): reproduce.reported(path.parent.name, path.stem)
+
+
 # Planning
 
 def test_dry_run(tmp_path):
@@ -213,6 +227,34 @@ def test_dry_run(tmp_path):
     assert said.code == 0, said.err
     assert "14 runs needed, 0 on record, 14 to do" in said.out
     assert not list(tmp_path.iterdir())
+
+
+def test_wanted_first():
+    "What the pages want first, in this order."
+    told = {f"{d}/{key}": a["value"] for d in DOCUMENTS for key,a in reproduce.page(d)["artefact"].items() if "value" in a}
+    assert sorted(told, key=told.get, reverse=True) == ["pipcdr/table_7", "pipcdr/table_2", "connr/table_4", "snscc/table_5"]
+
+
+def test_plan_lines(tmp_path):
+    "The total first, an artefact a line with what is skipped, then a line for each run that is not; method, label and options are told."
+    for run in reproduce.wanted("pipcdr/table_7", "smoke", 1, root=tmp_path): # byol and what it starts from
+        if run.spec["method"] == "byol": made = [reproduce.execute(r, "cpu").get("id") for r in reproduce.in_order([run])]
+    said = command("reproduce", "pipcdr/table_7", "--budget", "smoke", "--seeds", "1", "--dry-run", "--runs_root", tmp_path)
+    lines = said.out.splitlines()
+    assert lines[0].startswith(f"7 runs needed, {len(made)} on record, {7 - len(made)} to do, about")
+    assert lines[1].startswith(f"pipcdr/table_7: 7 runs (0 shared with others), skip {len(made)} on record, {7 - len(made)} to do: about")
+    assert len(lines) == 9 - len(made) and not any(id in said.out for id in made)
+    assert sum(line.startswith("run    pipcdr: PIP with ") and "align=False, uniform=False" in line for line in lines) == 1, said.out
+
+
+def test_absent_images(tmp_path, monkeypatch):
+    "What is not here is passed over and told; the other images are run."
+    monkeypatch.setattr(planner.data, "available", lambda name, root=None: name == "digits")
+    entry = {"names": ["BYOL"]}
+    assert planner.left_alone(entry, "gpu", ["digits", "stl10"], ("stl10",)) == "" and planner.left_alone(entry, "gpu", ["stl10"], ("stl10",)) == "stl10 is not here"
+    assert {n.why for n in planner.needs("uccc", "gpu", 1, tmp_path)} <= {"it needs no runs", "cifar10 is not here", "cifar10, imagenette96 is not here", "imagenette96 is not here"}
+    runs_of = lambda **more: {r.spec["dataset"]["name"] for r in reproduce.wanted("pipcdr/table_7", "smoke", 1, root=tmp_path, **more)}
+    assert runs_of() == {"digits"} and runs_of(without=("digits",)) == set()
 
 
 def test_no_time(tmp_path):

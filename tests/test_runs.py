@@ -12,6 +12,7 @@ from conftest import ROOT, command, records, sandbox, start
 
 METHODS = reproduce.method_names()
 FEW = ["--set", "limit=128"]
+COMMITTED = sorted((ROOT/"runs"/"pipcdr"/"digits").glob("*.json"))
 
 
 def only(root):
@@ -242,6 +243,33 @@ def test_damaged_record(tmp_path, pair, field, value, told):
     assert said.code == 2
     assert source.name in said.err and told in said.err
     assert not (tmp_path/"out").exists()
+
+
+@pytest.mark.parametrize("change, told", [
+    (lambda r: r["scores"].update(acc=7.97), "'scores.acc' is 7.97, but must lie from 0 to 1"), (lambda r: r["scores"].update(nmi=-3), "'scores.nmi' is -3"), (lambda r: r["history"]["acc"].__setitem__(0, 9.9), "'history.acc' is 9.9"),
+    (lambda r: r["scores"].update(acc=.5), "'scores.acc' is 0.5, but the last look"), (lambda r: r["scores"].update(silhouette=.5), "'scores' has the checksum"),
+    (lambda r: (r["scores"].update(acc=.5), r["history"]["acc"].__setitem__(-1, .5)), "'scores' has the checksum"), (lambda r: r["history"]["acc"].__setitem__(0, .5), "'history' has the checksum"),
+    (lambda r: r["history"]["loss"].__setitem__(3, "low"), "'history.loss' is"), (lambda r: r.update(sizes=[s + 1 for s in r["sizes"]]), "'sizes' adds up"), (lambda r: r.update(sizes=r["sizes"][::-1]), "'sizes' has the checksum"),
+    (lambda r: r["receipt"].update(seconds=1.), "'receipt' has the checksum"), (lambda r: r.pop("checksum"), "'checksum' is missing"), (lambda r: r.update(checksum="note=0 " + r["checksum"]), "'note' has the checksum None")], ids=range(13))
+def test_changed_number(tmp_path, change, told):
+    "A number of a committed record that was changed by hand is found, be it impossible or likely."
+    if not COMMITTED: pytest.skip("no records are committed yet")
+    record, path = json.loads(COMMITTED[0].read_text()), tmp_path/COMMITTED[0].name
+    change(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError) as why: runs.read_record(path)
+    assert path.name in str(why.value) and told in str(why.value)
+
+
+def test_any_digit(tmp_path):
+    "Whichever digit of a record changes, it is found."
+    if not COMMITTED: pytest.skip("no records are committed yet")
+    text, path = COMMITTED[0].read_text(), tmp_path/COMMITTED[0].name
+    places = [at for at,sign in enumerate(text) if sign.isdigit()][::41]
+    for at in places:
+        path.write_text(text[:at] + str((int(text[at]) + 1)%10) + text[at + 1:])
+        with pytest.raises(ValueError, match=path.name): runs.read_record(path)
+    assert len(places) > 200
 
 
 # papermill by hand
