@@ -204,9 +204,8 @@ def changes_of(run):
     "The options that a run sets otherwise than its budget, as words."
     spec = run.spec
     usual = configure(spec["method"], run.source, spec["budget"])
-    classes = spec["dataset"]["classes"]
-    config = spec["config"] | {"k": 0 if spec["k"] == classes else spec["k"]}
-    told = [f"{n}={v}" for n,v in config.items() if v != usual.get(n, options(spec["method"])[n][1]) and n != "start"]
+    config = spec["config"] | ({"k": spec["k"]} if spec["dataset"]["classes"] and spec["dataset"]["classes"] != spec["k"] else {})
+    told = [f"{n}={v}" for n,v in config.items() if v != usual.get(n, options(spec["method"])[n][1]) and n != "start" and f"{n}={v}" not in run.label]
     return f" with {', '.join(told)}" if told else ""
 
 # %% ../nbs/09_reproduce.ipynb #81cfa415
@@ -533,7 +532,7 @@ def page(
     check_page(document, told)
     told.setdefault("run", {})
     for name,entry in told.get("sweep", {}).items():
-        told["run"] |= {f"{name} = {v}": dict(method=entry["method"], set={**entry.get("set", {}), entry["option"]: v}, swept=True) for v in entry["values"]}
+        told["run"] |= {f"{name} = {v}": dict(method=entry["method"], set={**entry.get("set", {}), entry["option"]: v}, swept=f"{name}, " * (name != entry["option"]) + f"{entry['option']}={v}") for v in entry["values"]}
     for key,entry in told["artefact"].items():
         for one in (entry, *entry.get("parts", [])):
             if "sweeps" in one: one["points"] = {name: [[v, f"{name} = {v}"] for v in known_sweep(document, key, told, name)["values"]] for name in one["sweeps"]}
@@ -594,7 +593,7 @@ def wanted(
     for name in dict.fromkeys(n for a in asked for n in a["names"]): known(f"run of {target}:", name, told["run"])
     picked = dict.fromkeys((seed, dataset, n) for a in asked for seed in (a.get("seeds", plan["seeds"]) if seeds is None else range(seeds))
                            for dataset in a.get("on", {}).get(budget, plan["datasets"]) if dataset not in without for n in a["names"])
-    return [settle(told["run"][n]["method"], dataset, budget, seed, label=n, **where, **told["run"][n].get("set", {})) for seed,dataset,n in picked]
+    return [settle(told["run"][n]["method"], dataset, budget, seed, label=told["run"][n].get("swept", n), **where, **told["run"][n].get("set", {})) for seed,dataset,n in picked]
 
 def in_order(
     wishes:list # Runs
