@@ -210,9 +210,8 @@ def changes_of(run):
     "The options that a run sets otherwise than its budget, as words."
     spec = run.spec
     usual = configure(spec["method"], run.source, spec["budget"])
-    classes = spec["dataset"]["classes"]
-    config = spec["config"] | {"k": 0 if spec["k"] == classes else spec["k"]}
-    told = [f"{n}={v}" for n,v in config.items() if v != usual.get(n, options(spec["method"])[n][1]) and n != "start"]
+    config = spec["config"] | ({"k": spec["k"]} if spec["dataset"]["classes"] and spec["dataset"]["classes"] != spec["k"] else {})
+    told = [f"{n}={v}" for n,v in config.items() if v != usual.get(n, options(spec["method"])[n][1]) and n != "start" and f"{n}={v}" not in run.label]
     return f" with {', '.join(told)}" if told else ""
 
 # %% ../nbs/09_reproduce.ipynb #81cfa415
@@ -588,7 +587,7 @@ def page(
     check_page(document, told)
     told.setdefault("run", {})
     for name,entry in told.get("sweep", {}).items():
-        told["run"] |= {f"{name} = {v}": dict(method=entry["method"], set={**entry.get("set", {}), entry["option"]: v}, swept=True) for v in entry["values"]}
+        told["run"] |= {f"{name} = {v}": dict(method=entry["method"], set={**entry.get("set", {}), entry["option"]: v}, swept=f"{name}, " * (name != entry["option"]) + f"{entry['option']}={v}") for v in entry["values"]}
     check_rules(document, told)
     for key,entry in told["artefact"].items():
         for one in (entry, *entry.get("parts", [])):
@@ -686,7 +685,7 @@ def wanted(
     picked = dict.fromkeys((seed, dataset, n) for a in asked for seed in (a.get("seeds", plan["seeds"]) if seeds is None else range(seeds))
                            for dataset in a.get("on", {}).get(budget, plan["datasets"]) if dataset not in without for n in a["names"]
                            if not any(rule.get("skip") for rule in rules(told, n, dataset, budget)))
-    return [settle(told["run"][n]["method"], dataset, budget, seed, label=n, **where, **changes(told, n, dataset, budget)) for seed,dataset,n in picked]
+    return [settle(told["run"][n]["method"], dataset, budget, seed, label=told["run"][n].get("swept", n), **where, **changes(told, n, dataset, budget)) for seed,dataset,n in picked]
 
 def in_order(
     wishes:list # Runs

@@ -359,7 +359,7 @@ def test_one_broken_run(tmp_path, monkeypatch):
     monkeypatch.setattr(planner, "run_notebook", fake)
     lines = []
     broken = planner.run_all(needed, 2, lines.append)
-    assert len(lines) == 7 and len(broken) == 1 and "the kernel died" in broken[0] and "PIP on digits" in broken[0]
+    assert len(lines) == 7 and len(broken) == 1 and "the kernel died" in broken[0] and "pipcdr: PIP with align=False, uniform=False on digits" in broken[0]
 
 
 # Tables and figures
