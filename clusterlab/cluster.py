@@ -252,7 +252,7 @@ def from_memory(
     "The estimator of a run whose images are not needed any more."
     spec, kept, device = record["spec"], load_file(remembered(path)), desk.device_for(device)
     model = Clusterer(spec["method"], spec["k"], budget=spec["budget"], random_state=spec["seed"], options=spec["config"], data_root=data_root, runs=Path(path).parents[2], device=device)
-    run = desk.Run(spec, Path(path).parents[2], spec["dataset"]["name"], data_root, label=record["label"])
+    run = desk.Run(spec, Path(path).parents[2], spec["dataset"]["name"], data_root)
     if spec["config"].get("stop") and not run.state.exists(): raise FileNotFoundError(f"the checkpoint of {run} is gone: say where its images lie, dataset=PATH (or --dataset PATH), and it is trained again")
     method = desk.build(run)
     if run.state.exists(): fitting.load_state(method, None, {n: t for n,t in fitting.read_checkpoint(run.state)[0].items() if not n.startswith("optimizer.")})

@@ -379,6 +379,7 @@ def reproduce(
     needed, missing = ({r.id: r for need in wanted for r in part(need)} for part in (lambda n: n.runs, lambda n: n.missing))
     for line in [total(needed, missing, costs, jobs), *plan_of(wanted, costs), *desk.plan_lines(missing.values())]: say(line)
     if dry_run: return []
+    if not needed and any(need.why.endswith("not here") for need in wanted): raise FileNotFoundError(f"nothing can be run at budget {budget}: none of its data sets is in {data.data_root(data_root)}; --root or CLUSTERLAB_DATA says where they are, `clusterlab data get` fetches them")
     if not with_notebooks(): say("papermill is not installed here: runs are made without their notebooks, with the same records")
     broken = run_all(list(needed.values()), jobs, say, until)
     written = [path for name in (desk.documents() if target == "all" else [target]) for path in desk.report(name, root, out)]
