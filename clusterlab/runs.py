@@ -90,7 +90,8 @@ def check_numbers(
     if not all(type(size) is int and size >= 0 for size in sizes): bad("sizes", f"is {sizes}, but must hold whole numbers from 0")
     n = spec["dataset"].get("labelled", spec["dataset"]["n"]) # where only some images have labels, only they are scored
     if not spec["config"].get("score") and sum(sizes) != n: bad("sizes", f"adds up to {sum(sizes)}, not to the {n} images") # else other images are scored
-    if len(sizes) > spec["k"] or "used" in scores and scores["used"] != sum(map(bool, sizes)): bad("sizes", f"is {sizes}, which does not fit k {spec['k']} and {scores.get('used')} clusters in use")
+    used = scores.get("used", 0) if not spec["config"].get("old") else sum(map(bool, sizes)) # with old classes the scores are of the images without a label, the sizes of all
+    if len(sizes) > spec["k"] or "used" in scores and used != sum(map(bool, sizes)): bad("sizes", f"is {sizes}, which does not fit k {spec['k']} and {scores.get('used')} clusters in use")
 
 def check_range(field, values, ends, bad):
     "Numbers, and within the range of their score, if it has one."

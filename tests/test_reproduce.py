@@ -98,7 +98,8 @@ def test_page_rules(document):
     "Every rule of a page speaks of one of its runs somewhere, and what it sets is an option there."
     told, heard = reproduce.page(document), []
     for budget,plan in told["budget"].items():
-        for dataset,name in ((d, n) for d in plan["datasets"] for n in told["run"]):
+        where = {*plan["datasets"], *(d for entry in told["artefact"].values() for d in entry.get("on", {}).get(budget, []))}
+        for dataset,name in ((d, n) for d in where for n in told["run"]):
             heard += [rule for rule in reproduce.rules(told, name, dataset, budget) if rule not in heard]
             for option,value in reproduce.changes(told, name, dataset, budget).items(): reproduce.checked(told["run"][name]["method"], option, value)
     assert all(rule in heard for rule in told.get("where", []))
