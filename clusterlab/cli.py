@@ -131,8 +131,6 @@ def reproduce(
     compiled:str=None # inductor: compile the networks where that changes no answer; default: as they are written
 ):
     "Execute the missing runs of a table, a figure, a whole document or all of them, and write it."
-    for name,value,least in (("seeds", seeds, 1), ("jobs", jobs, 1), ("minutes", minutes, 0)):
-        if value is not None and not value >= least: raise ValueError(f"{name} is {value}, but must be at least {least}")
     compile_by(compiled)
     jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
     planner.reproduce(target, budget, seeds, jobs, dry_run, minutes, runs_root, root, out)

@@ -371,7 +371,8 @@ def reproduce(
     say=print # Takes a line
 )->list: # Paths of tables and figures
     "Plan the runs of a target, execute what is missing, write its tables and figures."
-    if jobs < 1: raise ValueError(f"jobs is {jobs}, but must be at least 1")
+    for name,value,least in (("seeds", seeds, 1), ("jobs", jobs, 1), ("minutes", minutes, 0)):
+        if value is not None and not value >= least: raise ValueError(f"{name} is {value}, but must be at least {least}")
     until = float("inf") if minutes is None else time.time() + 60*minutes
     where = root or desk.home()/"runs"
     wanted, costs = needs(target, budget, seeds, root, data_root), Costs(list(runs.find_records(where).values()), here())

@@ -259,7 +259,7 @@ def settle(
     pretext = None if init else pretext_of(method, where, config, 0 if facts["classes"] else k)
     before = init or pretext
     spec = dict(method=method, dataset=facts, budget=budget, seed=seed, k=k, config=config, init=before.id if before else None)
-    with torch.device("meta"): buildable(json.dumps({**spec, "seed": 0, "init": None}, sort_keys=True)) # shapes without numbers: nobody waits for weights that are thrown away
+    buildable(json.dumps({**spec, "seed": 0, "init": None}, sort_keys=True))
     return Run(spec, Path(root or home()/"runs"), str(dataset), data_root, init, pretext, label)
 
 # %% ../nbs/09_reproduce.ipynb #bd7b8dca
@@ -495,7 +495,7 @@ def study_of(method, features, clusters, labels):
     unit, where = torch.nn.functional.normalize(features[index].float().cpu(), dim=1), clusters[index]
     own = method.study(features, clusters, labels) if hasattr(method, "study") else {}
     right = metrics.matched(labels[index], where)
-    near = unit @ torch.nn.functional.normalize(torch.zeros(int(where.max()) + 1, unit.shape[1]).index_add_(0, where, unit), dim=1).T
+    near = unit @ directions(features[index].cpu(), where, int(where.max()) + 1).T
     told = {"true positives": near[right, where[right]], "false positives": near[~right, where[~right]], "random": near}
     similar = {n: runs.short(v.mean().item()) if v.numel() else None for n,v in told.items()}
     return {"similarity": dict(series=list(similar), x=["similarity"]*3, y=list(similar.values())), **own}
@@ -511,8 +511,7 @@ def map_of(features, clusters, labels):
     "t-SNE of at most 2,000 evenly spaced images, drawn where the features lie."
     index = torch.tensor(runs.spaced(len(features)))
     unit, where = torch.nn.functional.normalize(features, dim=1), clusters.to(features.device)
-    centres = torch.nn.functional.normalize(torch.zeros(int(where.max()) + 1, unit.shape[1], device=unit.device).index_add_(0, where, unit), dim=1)
-    near = (unit*centres[where]).sum(1)[index].cpu()
+    near = (unit*directions(features, where, int(where.max()) + 1)[where]).sum(1)[index].cpu()
     xy = maps.tsne(features[index], torch.get_num_threads())
     return runs.pack_map(xy, None if labels is None else labels[index], clusters[index], near)
 

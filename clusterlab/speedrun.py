@@ -120,9 +120,7 @@ def device_for(
     device:str=None # What the caller wants; None: what the recipe says
 )->str: # cpu or cuda
     "Where a recipe runs; `ValueError` if that is not here, or hopeless."
-    desk.known("device", device or recipe["device"], ("cpu", "cuda"))
-    if device == "cpu" or recipe["device"] == "cpu" and not device or torch.cuda.is_available(): return device or recipe["device"]
-    if device: raise ValueError("device is cuda, but torch finds no GPU here")
+    if device or recipe["device"] == "cpu" or torch.cuda.is_available(): return desk.device_for(device or recipe["device"])
     raise ValueError(f"recipe {name} is for a GPU, and torch finds none: the products of matrices alone would take this CPU about {cpu_hours(recipe):,.0f} hours. "
                      "`--recipe digits` is the stand-in; `--device cpu` does it all the same")
 
