@@ -63,7 +63,8 @@ def build(cls, images, net, hidden, **how):
 
 def ours(method, images, batch):
     "A function that makes one step of a method of ours."
-    return stepping(method.to(memory_format=torch.channels_last), images, batch, "bf16" if next(method.parameters()).is_cuda else "fp32")
+    given = method.to(memory_format=torch.channels_last), images, batch, "bf16" if next(method.parameters()).is_cuda else "fp32"
+    return stepping(*given, recorded=next(method.parameters()).is_cuda) or stepping(*given)
 
 
 def moved(views, device, tuned):
@@ -159,11 +160,11 @@ def apart(method, batch):
     "How far the loss of the re-statement is from ours on the same made-up features, eight around each centre; what it leaves out on purpose, noise and constants, aside."
     device, dice, method, index = pseudo(method).device, torch.Generator().manual_seed(2), deepcopy(method), torch.arange(batch)
     method.online = method.twin = method.predict = nn.Identity()
-    method.sigma, method.dice = 0., dice
+    noise = (0., 0.) if isinstance(method, ProPos) else ()
     labels = pseudo(method).copy_(torch.arange(len(pseudo(method))) % K)[:batch]
     centres = torch.randn(batch//8, DIM, generator=dice)[index % (batch//8)]
     a, b = ((centres + torch.randn(batch, DIM, generator=dice)/2).to(device) for _ in range(2))
-    mine, theirs = sum(method.loss((a, b, None), index).values()), sum(WAYS[type(method)](x, y, method.predict, labels, method) for x,y in ((a, b), (b, a)))/2
+    mine, theirs = sum(method.loss((a, b, None, *noise), index).values()), sum(WAYS[type(method)](x, y, method.predict, labels, method) for x,y in ((a, b), (b, a)))/2
     constant = 2*method.filter(torch.stack([b, a]), index).float().mean() if isinstance(method, ConNR) else 2
     return abs(mine - constant - theirs).item()
 

@@ -23,15 +23,17 @@ def peer(name):
     except ImportError as why: print(f"{name} is left out, for it cannot be imported ({why}); `make bench` installs it", file=sys.stderr)
 
 
-def stepping(method, images, batch, precision="fp32", rate=.01, **how):
-    "A function that makes one step of a method of ours as a run does after its first epoch, in training mode; how: of the optimiser."
+def stepping(method, images, batch, precision="fp32", rate=.01, recorded=False, **how):
+    "A function that makes one step of a method of ours as a run does after its first epoch, in training mode, its move recorded or made by hand; how: of the optimiser."
     optimizer, dice = fit.optimizer_for(method, **how), torch.Generator().manual_seed(0)
-    order = cycle(fit.batches(len(images), batch, dice, images.device))
+    order, by = cycle(fit.batches(len(images), batch, dice, images.device)), fit.Recorded(method, optimizer) if recorded else fit.move
     def one():
         with fit.trusting():
-            fit.step(method, images, next(order), dice, optimizer, rate, rate, precision)
+            fit.step(method, images, next(order), dice, optimizer, rate, rate, precision, by)
             method.stepped(.9)
-    return one
+    if recorded:
+        for _ in range(by.warm + 2): one()
+    return one if not recorded or method.compiled else None # it warned and said why
 
 
 def compete(rivals, rounds, warm=1):

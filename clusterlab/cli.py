@@ -66,9 +66,9 @@ def list_runs(
 
 # %% ../nbs/11_cli.ipynb #cc9be07b
 def compile_by(
-    backend:str=None # Of torch.compile; None: leave it
+    backend:str=None # A value of `compiled` in `fit`; None: leave it
 ):
-    "Let all runs of this process, and of those that it starts, compile their networks. The answers stay the same, so it is no option of a run, and its history says whether it was done."
+    "Let all runs of this process, and of those that it starts, compile their networks or record their steps. The answers stay the same, so it is no option of a run, and its history says whether it was done."
     if backend is not None: os.environ["CLUSTERLAB_COMPILED"] = desk.known("compiled", backend, fitting.BACKENDS)
 
 # %% ../nbs/11_cli.ipynb #93ed4b2a
@@ -82,7 +82,7 @@ def run(
     root:str=None, # Where the images lie; default: CLUSTERLAB_DATA, else ~/.cache/clusterlab
     runs_root:str=None, # Folder of all records; default: runs of the project
     device:str=None, # cpu or cuda; default: a GPU where there is one
-    compiled:str=None # inductor: compile the networks where that changes no answer; default: as they are written
+    compiled:str=None # inductor: compile the networks where that changes no answer; graph: record the steps for a GPU; inductor+graph; default: as they are written
 ):
     "Train and score one run."
     compile_by(compiled)
@@ -128,7 +128,7 @@ def reproduce(
     root:str=None, # Where the images lie; default: CLUSTERLAB_DATA, else ~/.cache/clusterlab
     runs_root:str=None, # Folder of all records; default: runs of the project
     out:str=None, # Folder that gets tables/ and figures/; default: the project
-    compiled:str=None # inductor: compile the networks where that changes no answer; default: as they are written
+    compiled:str=None # inductor: compile the networks where that changes no answer; graph: record the steps for a GPU; inductor+graph; default: as they are written
 ):
     "Execute the missing runs of a table, a figure, a whole document or all of them, and write it."
     compile_by(compiled)

@@ -456,12 +456,16 @@ class Queue(nn.Module):
         super().__init__()
         if size < 0: raise ValueError(f"size={size}: must be 0 or more")
         if dim < 1: raise ValueError(f"dim={dim}: must be at least 1")
-        self.size, self.seen = size, 0
+        self.size, self.filled = size, 0
         self.register_buffer("rows", torch.zeros(size, dim))
         self.register_buffer("places", torch.full((size,), -1))
+        self.register_buffer("seen", torch.tensor(0), persistent=False) # rows ever put in; a tensor, so that a recorded step can count
 
-    def get_extra_state(self): return torch.tensor(self.seen)
-    def set_extra_state(self, state): self.seen = int(state)
+    def get_extra_state(self): return self.seen.cpu().clone()
+
+    def set_extra_state(self, state):
+        self.seen.fill_(int(state))
+        self.filled = min(int(state), self.size)
 
 # %% ../nbs/04_targets.ipynb #1d8a742e
 @patch
@@ -475,14 +479,15 @@ def put(self:Queue,
     d, n = self.rows.shape[1], min(len(features), self.size)
     if features.shape[1] != d: raise ValueError(f"features: {features.shape[1]} columns; this queue holds rows of {d}")
     if not n: return
-    at = torch.arange(self.seen, self.seen + n, device=self.rows.device) % self.size
+    at = (self.seen + torch.arange(n, device=self.rows.device)) % self.size
     self.rows[at], self.places[at] = features[-n:].to(self.rows), index[-n:].to(self.places)
     self.seen += n
+    self.filled = min(self.filled + n, self.size)
 
 @patch(as_prop=True)
 def features(self:Queue):
     "The rows that are filled (n d); a copy, so that a later `put` cannot reach into a graph."
-    return self.rows[:self.seen].clone()
+    return self.rows[:self.filled].clone()
 
 @patch(as_prop=True)
-def index(self:Queue): return self.places[:self.seen].clone()
+def index(self:Queue): return self.places[:self.filled].clone()

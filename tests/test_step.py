@@ -1,4 +1,4 @@
-"""A step never asks the device for a number, and hands over little: each method takes one on tensors of the device `meta`, which have a shape and no content."""
+"""A step never asks the device for a number, and hands over little: each method takes one on tensors of the device `meta`, which have a shape and no content. And what a recorded step repeats is what the step by hand does, bit for bit."""
 import traceback
 from collections import Counter
 from contextlib import nullcontext
@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from clusterlab import fit, reproduce as desk, views
+from clusterlab.methods import connr
 
 ASKS = dict(simgcd="told.cpu()", snscc_boost="chosen.any()", unic=".nonzero()") # Who does read a number, and the code that does: known labels once, an empty choice, anchors without a stranger
 OWN = {"mochi", "scan", "temi", "unic", "vae"} # Who draws chance of its own on the CPU and waits for its copy
+ROLLS = {"mochi": "its loss rolls dice", "vae": "its loss rolls dice", "snscc_boost": "data-dependent control flow"} # Whose moves cannot be recorded, and why
 LEARNING = [name for name in desk.method_names() if "epochs" in desk.options(name)]
 
 
@@ -59,3 +61,32 @@ def test_asks(steps, name):
 def test_random_strangers(steps):
     "UNIC asks nothing where its negatives are random."
     assert steps("unic", negatives="random")["free"] > 0
+
+
+def trained(name, compiled):
+    "Two epochs of a method; the rows of its history, and everything that it has learnt."
+    torch.manual_seed(0)
+    run = desk.settle(name, "digits", "laptop", 0, batch=64, **({"start": 0.} if "start" in desk.options(name) else {}))
+    method = desk.build(run)
+    rows = fit.fit(method, desk.images_of_run(run).images, epochs=4, stop=2, batch=64, compiled=compiled)
+    return rows[1:], {n: t for n,t in method.state_dict().items() if torch.is_tensor(t)}
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_recorded(name, monkeypatch):
+    "The tracer of PyTorch stands for a GPU: it repeats what it was told, with the same numbers if there is anything that is not in a tensor."
+    monkeypatch.setattr(connr, "BY_NUMPY", set())
+    (rows, state), refused = trained(name, "none"), ROLLS.get(name)
+    with pytest.warns(UserWarning, match=refused) if refused else nullcontext(): played, again = trained(name, "graph")
+    assert all(t.equal(again[n]) or (t.isnan() & again[n].isnan()).all() for n,t in state.items())
+    assert [{**row, "compiled": int(not refused)} for row in rows] == played
+
+
+@pytest.mark.parametrize("frozen", ("share", "queue"))
+def test_what_is_frozen_shows(monkeypatch, frozen):
+    "A number outside of tensors that the facts leave out is repeated for ever, and the comparison above sees it."
+    monkeypatch.setattr(connr, "BY_NUMPY", set())
+    if frozen == "share": monkeypatch.setattr(connr.Filter, "facts", lambda self: (), raising=True)
+    else: monkeypatch.setattr(fit, "facts", lambda method: [])
+    name = dict(share="connr", queue="moco")[frozen]
+    assert any(not t.equal(b) for t,b in zip(trained(name, "none")[1].values(), trained(name, "graph")[1].values()))

@@ -9,7 +9,7 @@ __all__ = ['prototypes', 'prototype_scattering', 'ProPos', 'check_ranges']
 import torch
 import torch.nn.functional as F
 from beartype import beartype
-from ..losses import alignment, cosines, noisy
+from ..losses import alignment, cosines, noise
 from .byol import BYOL
 from fastcore.basics import patch
 from fastcore.meta import delegates
@@ -80,17 +80,22 @@ def refresh(self:ProPos, features, epoch): # All features; epochs done
 
 # %% ../../nbs/methods/propos.ipynb #85f6ab98
 @patch
-def one_way(self:ProPos, f, other, labels): # Online features; answers to the other view, both b x dim; pseudo-labels, b
+def views(self:ProPos, images, dice): # uint8, b c h w; the generator of this epoch
+    "Those of BYOL, and the noise for the features of either, b x dim."
+    return *BYOL.views(self, images, dice), *(noise((len(images), self.dim), dice, images.device) for _ in range(2))
+
+@patch
+def one_way(self:ProPos, f, eps, other, labels): # Online features, noise and answers to the other view, b x dim each; pseudo-labels, b
     "PSA and PSL for one view, unweighted."
     f = f.float()
-    return {"align": alignment(self.predicted(noisy(f, self.sigma, self.dice)), other), "psl": prototype_scattering(f, other, labels, self.k, self.tau)}
+    return {"align": alignment(self.predicted(f + self.sigma*eps), other), "psl": prototype_scattering(f, other, labels, self.k, self.tau)}
 
 @patch
 def loss(self:ProPos, views, index): # From `views`; positions in the data set
     "PSA + lambda PSL, both directions averaged: the weighted terms."
-    a, b, order = views
+    a, b, order, *eps = views
     labels = self.pseudo[index.to(self.pseudo.device)]
     t_a, t_b, f_a, f_b = self.answers(a, order), self.answers(b, order), self.online(a), self.online(b)
-    there, back = self.one_way(f_a, t_b, labels), self.one_way(f_b, t_a, labels)
+    there, back = self.one_way(f_a, eps[0], t_b, labels), self.one_way(f_b, eps[1], t_a, labels)
     weight = {"align": 1., "psl": self.psl_weight}
     return {name: weight[name]*(there[name] + back[name])/2 for name in there}

@@ -55,7 +55,7 @@ def balanced_cross_entropy(
     "Cross-entropy over the chosen images, each cluster that is there with the same weight."
     with torch.autocast(logits.device.type, enabled=False):
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        member = (F.one_hot(labels, logits.shape[1])*chosen[:,None]).to(wide)
+        member = ((labels[:,None] == torch.arange(logits.shape[1], device=labels.device))*chosen[:,None]).to(wide)
         share = (member/member.sum(0).clamp(min=1)).sum(1)
         return (share*F.cross_entropy(wide, labels, reduction="none")).sum()/member.any(0).sum().clamp(min=1)
 
@@ -211,6 +211,11 @@ def label_loss(self:SCAN, weak, strong): # Views of the same images
     return {"selflabel": balanced_cross_entropy(self.answers(self.trunk(strong))[best], labels, chosen)}
 
 # %% ../../nbs/methods/scan.ipynb #3a08eaae
+@patch
+def facts(self:SCAN): # What `fit.facts` asks
+    "Of all numbers the loss reads this one changes."
+    return [self.labelling()]
+
 @patch
 def get_extra_state(self:SCAN): return torch.tensor(self.progress, dtype=torch.float64)
 

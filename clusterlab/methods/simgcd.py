@@ -142,6 +142,14 @@ def stepped(self:SimGCD, progress): # Fraction of the schedule that is done
     self.progress = progress
 
 @patch
+def temperature(self:SimGCD): return teacher_temperature(self.progress, self.tau_teacher, self.tau_teacher_end, self.teacher_warmup) # of now
+
+@patch
+def facts(self:SimGCD): # What `fit.facts` asks
+    "Of all numbers the loss reads this one changes."
+    return [self.temperature()]
+
+@patch
 def get_extra_state(self:SimGCD): return torch.tensor(self.progress, dtype=torch.float64)
 
 @patch
@@ -194,8 +202,7 @@ def loss(self:SimGCD, views, index): # From `views`; positions of the batch, if 
     f = self.trunk(torch.cat([x_a, x_b]))
     told = self.told[(index if at is None else at).to(self.told.device)].repeat(2)
     s, z, free = self.logits(f), self.project(f).float(), 1 - self.labelled
-    tau_t = teacher_temperature(self.progress, self.tau_teacher, self.tau_teacher_end, self.teacher_warmup)
-    return {"distil": free*distil(*s.chunk(2), self.tau_student, tau_t), "entropy": -free*self.entropy*mean_entropy((s/self.tau_student).softmax(1)),
+    return {"distil": free*distil(*s.chunk(2), self.tau_student, self.temperature()), "entropy": -free*self.entropy*mean_entropy((s/self.tau_student).softmax(1)),
             "contrast": free*nt_xent(*z.chunk(2), self.tau_con), "label": self.labelled*label_loss(s/self.tau_student, told), "classes": self.labelled*supervised_contrast(z, told, self.tau_class)}
 
 @patch
