@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'list_', 'list_methods', 'list_data', 'list_options', 'list_artefacts', 'list_budgets', 'list_runs',
-           'compile_by', 'run', 'predict', 'reproduce', 'report', 'claims', 'bench', 'data_', 'complaint', 'usage',
-           'main', 'gather']
+           'compile_by', 'run', 'predict', 'sweep', 'reproduce', 'report', 'claims', 'bench', 'data_', 'complaint',
+           'usage', 'main', 'gather']
 
 # %% ../nbs/11_cli.ipynb #69c1ab8e
 import os
@@ -93,6 +93,7 @@ def run(
     started, was = time.monotonic(), runs.standing(wish.path)[0]
     record = desk.execute(wish, device, progress=sys.stderr.isatty())
     print(desk.one_line(record["scores"]), "(from its record)" if was == "finished" else f"in {time.monotonic() - started:.1f} s")
+    if empty := desk.empty_clusters(record): print(f"warning: {empty}")
     print("record", desk.short_path(wish.path))
     clusters = wish.state.with_name("clusters.csv")
     if clusters.exists(): print("clusters", desk.short_path(clusters))
@@ -116,6 +117,26 @@ def predict(
     there = cluster.write_table(table, out)
     print(f"{len(table)} images in {table.cluster.nunique()} of {model.n_clusters_} clusters, by {model.run_}")
     print(f"clusters {desk.short_path(out)}{' (replaced)' if there else ''}")
+
+# %% ../nbs/11_cli.ipynb #fa3cd894
+def sweep(
+    run:str, # A finished run: its id, or the file of its record
+    images:str, # A folder of images, or a name of `clusterlab list data`: those of training, or others
+    k:Param("Numbers of clusters, one or more; default: at most a dozen, from 2 to twice those of the run", int, nargs="*")=None,
+    out:str="sweep.csv", # File that gets k, silhouette, stability with its spread, smallest and largest cluster
+    dataset:str=None, # Where the images lie that the run was trained on; default: what its record names; a run on a folder does without
+    root:str=None, # Where data sets lie; default: CLUSTERLAB_DATA, else ~/.cache/clusterlab
+    runs_root:str=None, # Folder of all records; default: runs of the project
+    device:str=None # cpu or cuda; default: a GPU where there is one
+):
+    "Cluster the features of a finished run into other numbers of clusters, and tell how good each is."
+    cluster.writable(out) # before the work
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where: print(message)
+        table = cluster.from_record(cluster.find_record(run, runs_root), dataset, root, device).k_sweep(images, k or None)
+    there = cluster.write_table(table, out)
+    print(table.round(3).to_string(index=False))
+    print(f"sweep {desk.short_path(out)}{' (replaced)' if there else ''}")
 
 # %% ../nbs/11_cli.ipynb #ab11c8ee
 def reproduce(
@@ -191,7 +212,7 @@ def complaint(name, rows):
     return f"{files} files of {name}, or of what was decoded from it, cannot be read" if files else f"{name} holds no images"
 
 # %% ../nbs/11_cli.ipynb #af378ad3
-COMMANDS = {"list": list_, "run": run, "predict": predict, "reproduce": reproduce, "report": report, "claims": claims, "bench": bench, "data": data_}
+COMMANDS = {"list": list_, "run": run, "predict": predict, "sweep": sweep, "reproduce": reproduce, "report": report, "claims": claims, "bench": bench, "data": data_}
 
 def usage():
     "One line for each command."

@@ -11,9 +11,9 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
            'directions', 'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette', 'map_of',
            'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page',
            'known_sweep', 'check_rules', 'rules', 'changes', 'targets', 'wanted', 'in_order', 'plan_lines',
-           'short_path', 'one_line', 'whole', 'matching', 'could_be', 'less', 'reported', 'threshold_facts',
-           'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth', 'snscc_terms', 'growth_facts',
-           'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
+           'short_path', 'one_line', 'empty_clusters', 'whole', 'matching', 'could_be', 'less', 'reported',
+           'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth', 'snscc_terms',
+           'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -501,11 +501,16 @@ def study_of(method, features, clusters, labels):
     return {"similarity": dict(series=list(similar), x=["similarity"]*3, y=list(similar.values())), **own}
 
 # %% ../nbs/09_reproduce.ipynb #25caf80d
-def silhouette(features, clusters):
-    "Mean silhouette of at most 2,000 evenly spaced images, by cosine; None where fewer than two clusters are in use."
+def silhouette(
+    features, # n x d
+    clusters, # Cluster of each row
+    spherical:bool=True # Compare directions (cosine) or points (Euclidean)?
+)->float|None:
+    "Mean silhouette of at most 2,000 evenly spaced images, of directions or of points; None where fewer than two clusters are in use."
     index = torch.tensor(runs.spaced(len(features)))
-    unit, where = torch.nn.functional.normalize(features[index].float(), dim=1).cpu(), clusters[index]
-    return float(silhouette_score(unit.numpy(), where.numpy())) if 1 < len(where.unique()) < len(where) else None
+    x, where = features[index].float().cpu(), clusters[index]
+    if spherical: x = torch.nn.functional.normalize(x, dim=1)
+    return float(silhouette_score(x.numpy(), where.numpy())) if 1 < len(where.unique()) < len(where) else None
 
 def map_of(features, clusters, labels):
     "t-SNE of at most 2,000 evenly spaced images, drawn where the features lie."
@@ -717,6 +722,17 @@ def one_line(
 )->str:
     "The scores of a record in a line."
     return ", ".join(f"{n.upper()} {scores[n]:.3f}" for n in ("acc", "nmi", "ari") if n in scores) or f"{scores['used']} clusters in use"
+
+def empty_clusters(
+    record:dict # Of a finished run
+)->str: # Empty where all clusters are in use, or nobody counted them
+    "A warning where clusters are empty in the end, with the epoch since which they are."
+    k, used = record["spec"]["k"], record["scores"].get("used")
+    if used is None or used == k: return ""
+    history = record["history"] or {}
+    seen = [(epoch, n) for epoch,n in zip(history.get("epoch", []), history.get("used", [])) if n is not None]
+    since = next((later for (_, n),(later, _) in zip(seen[::-1][1:], seen[::-1]) if n == k), None)
+    return f"only {used} of {k} clusters {'is' if used == 1 else 'are'} in use" + (f", since epoch {since}" if since is not None else "") + ": " + ("training has collapsed" if used <= k/2 else "the others are empty")
 
 # %% ../nbs/09_reproduce.ipynb #da542b99
 def whole(
