@@ -18,6 +18,7 @@ from torch import nn
 class BYOL(nn.Module):
     "Bootstrap your own latent, with spherical k-means on the features of the slow twin."
     first = "byol" # Who does the beginning of the schedule, for this method and for those built on it
+    later = ("shuffle_key_bn",) # came after the first records: at its default it is no part of the name of a run
     def __init__(self,
         facts:dict, # Of the images: channels, size, mean, std (see `ImageSet.describe`)
         k:int, # Clusters that the evaluation looks for
@@ -33,12 +34,14 @@ class BYOL(nn.Module):
         ema_grow:bool=False, # Raise m to 1 along half a cosine
         predictor_lr:float=10., # Factor on the learning rate of the predictor
         bn_splits:int=1, # Parts of a batch that are normalised on their own, as if on so many GPUs
+        shuffle_key_bn:bool=True, # With parts: the twin sees the batch in another order, so that nobody answers in the company that asked
         n_init:int=10 # Starts of k-means
     ):
         super().__init__()
         if k > facts["n"]: raise ValueError(f"k is {k}, but there are only {facts['n']} images")
         check_options(k=k, crop=crop, ema=ema, bn_splits=bn_splits, dim=dim, hidden=hidden, n_init=n_init, predictor_lr=predictor_lr, size=size)
-        self.k, self.dim, self.ema, self.ema_grow, self.predictor_lr, self.bn_splits, self.n_init = k, dim, ema, ema_grow, predictor_lr, bn_splits, n_init
+        self.k, self.dim, self.ema, self.ema_grow, self.predictor_lr, self.n_init = k, dim, ema, ema_grow, predictor_lr, n_init
+        self.bn_splits, self.shuffle_key_bn = bn_splits, shuffle_key_bn
         self.recipe = recipe_for(recipe, size or facts["size"], tuple(facts["mean"]), tuple(facts["std"]), **({"crop": (crop, 1.)} if crop else {}))
         self.online = online_net(backbone, facts["channels"], stem, hidden, dim, bn_splits)
         self.predict = split_batchnorm(predictor(dim, hidden), bn_splits)
@@ -81,7 +84,7 @@ def pick(self:BYOL, index, dice): # Positions of the batch in the data set; chan
 def views(self:BYOL, images, dice): # uint8, b c h w; the generator of this epoch
     "Two random views and an order for the twin; the generator is kept for methods built on this one."
     self.dice = dice
-    order = send({"order": torch.randperm(len(images), generator=dice)}, images.device)["order"] if self.bn_splits > 1 else None
+    order = send({"order": torch.randperm(len(images), generator=dice)}, images.device)["order"] if self.bn_splits > 1 and self.shuffle_key_bn else None
     return *two_views(images, self.recipe, dice), order
 
 # %% ../../nbs/methods/byol.ipynb #30c5eefc
