@@ -69,8 +69,8 @@ bench: peers ## Measure speed on CPU cores that have nothing else to do, beside 
 	@set -e; for name in step knn kmeans views photos tsne unions growth trunk five; do echo "bench/$$name.py"; "$(BIN)/python" bench/$$name.py; done; "$(BIN)/python" bench/speed.py
 
 # What broke or had no time is named, and the page is written from all the rest.
-bench-gpu: peers ## The same on a GPU, the most valuable first, in 26 minutes (MINUTES=10: no part begins after so many)
-	@"$(BIN)/python" bench/gpu.py $(if $(MINUTES),--minutes $(MINUTES)); status=$$?; "$(BIN)/python" bench/speed.py && exit $$status
+bench-gpu: peers ## The same on a GPU, the most valuable first, in 26 minutes (MINUTES=10: no part begins after so many; PARTS="step knn": only these)
+	@"$(BIN)/python" bench/gpu.py $(PARTS) $(if $(MINUTES),--minutes $(MINUTES)); status=$$?; "$(BIN)/python" bench/speed.py && exit $$status
 
 # What such a machine has is not asked for: torch, numpy and what stands on them. openTSNE is for maps of more points than a run draws.
 wheels: $(READY) ## Fetch into wheels/ what a GPU machine without network lacks (Linux, Python 3.12, 5 MB)

@@ -1,7 +1,8 @@
 """G1 to G5, G7 to G13, G17 and G18 on a GPU, the most valuable first. Each part writes its own result as soon as it has one, so that the whole may be cut off; before each the clock is asked, and a part that has begun is finished.
 
-    python bench/gpu.py [--minutes 26]  # needs CUDA
-    python bench/gpu.py --toy           # the same at a small size on any device: a rehearsal
+    python bench/gpu.py [--minutes 26]    # needs CUDA
+    python bench/gpu.py step epoch knn    # only these parts, in this order
+    python bench/gpu.py --toy             # the same at a small size on any device: a rehearsal
 """
 import argparse
 import os
@@ -331,18 +332,24 @@ def save(name, started, **told):
 
 PARTS = (step_part, lightly_part, knn_part, kmeans_part, imagenet_part, trunk_part, epoch_part, growth_part, connr_part, propos_part, tsne_part, photos_part) # The most valuable first
 
+BY_NAME = {part.__name__.removesuffix("_part"): part for part in PARTS}
+
 
 def main():
     begun, asked = time.monotonic(), argparse.ArgumentParser(description="Speed on a GPU, the most valuable first")
     asked.add_argument("--toy", action="store_true", help="a rehearsal at a small size, on any device")
     asked.add_argument("--minutes", type=float, default=26., help="after so many no part begins")
-    minutes = asked.parse_args().minutes
+    asked.add_argument("parts", nargs="*", help=f"of {' '.join(BY_NAME)}; default: all")
+    given = asked.parse_args()
+    for name in given.parts:
+        if name not in BY_NAME: asked.error(f"part '{name}' is not one of {' '.join(BY_NAME)}")
+    minutes, parts = given.minutes, [BY_NAME[name] for name in given.parts or BY_NAME]
     if DEVICE == "cpu" and not toy(): sys.exit("bench/gpu.py needs a GPU; --toy rehearses it without")
     torch.manual_seed(0)
     broken = []
-    for n,part in enumerate(PARTS):
+    for n,part in enumerate(parts):
         if time.monotonic() - begun >= 60*minutes:
-            print(f"The {minutes:g} minutes are over; not begun: {', '.join(left.__name__ for left in PARTS[n:])}", file=sys.stderr)
+            print(f"The {minutes:g} minutes are over; not begun: {', '.join(left.__name__ for left in parts[n:])}", file=sys.stderr)
             break
         if DEVICE == "cuda": torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
         try: part(time.monotonic())

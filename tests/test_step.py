@@ -1,4 +1,6 @@
 """A step never asks the device for a number, and hands over little: each method takes one on tensors of the device `meta`, which have a shape and no content. And what a recorded step repeats is what the step by hand does, bit for bit."""
+import subprocess
+import sys
 import traceback
 from collections import Counter
 from contextlib import nullcontext
@@ -7,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from clusterlab import fit, reproduce as desk, views
 from clusterlab.methods import connr
+from conftest import ROOT
 
 ASKS = dict(simgcd="told.cpu()", snscc_boost="chosen.any()", unic=".nonzero()") # Who does read a number, and the code that does: known labels once, an empty choice, anchors without a stranger
 OWN = {"mochi", "scan", "temi", "unic", "vae"} # Who draws chance of its own on the CPU and waits for its copy
@@ -90,3 +93,12 @@ def test_what_is_frozen_shows(monkeypatch, frozen):
     else: monkeypatch.setattr(fit, "facts", lambda method: [])
     name = dict(share="connr", queue="moco")[frozen]
     assert any(not t.equal(b) for t,b in zip(trained(name, "none")[1].values(), trained(name, "graph")[1].values()))
+
+
+def test_script_for_a_gpu():
+    "The script for a GPU machine rehearses, says what is recorded and what is not, and ends badly where something breaks."
+    def said(*words): return subprocess.run([sys.executable, ROOT/"tests"/"gpu.py", *words], cwd=ROOT, capture_output=True, text=True)
+    told = said("dec", "vae")
+    dec, vae = told.stdout.splitlines()
+    assert told.returncode == 0 and "recorded (" in dec and "not recorded; the moves of VAE are not recorded" in vae
+    assert said("dce").returncode == 1 and "did you mean 'dec'" in said("dce").stderr

@@ -46,6 +46,7 @@ def contrast(
 class MoCo(nn.Module):
     "Momentum contrast, version 2, with spherical k-means on the features of the slow twin."
     first = "moco" # Who does the beginning of the schedule, for this method and for those built on it
+    shuffle_key_bn = True # See BYOL, whose views these are
     defaults = dict(epochs=1000, warmup=0., batch=512, lr=.03, momentum=.9, weight_decay=5e-4)
     def __init__(self,
         facts:dict, # Of the images: n, channels, size, mean, std
