@@ -226,7 +226,7 @@ class Recorded:
         self.same, self.was = self.same + 1 if now == self.was else 0, now
         method.compiled = now == self.known
         if not method.compiled: return (self.by_hand if self.why or self.same < self.warm - 1 else self.record)(method, views, index, optimizer, precision)
-        torch._foreach_copy_(self.given, given)
+        torch._foreach_copy_(self.given, given, non_blocking=True) # those from the CPU, if any, are waiting for nobody
         self.play()
         return {name: value.clone() for name,value in self.terms.items()}
 
