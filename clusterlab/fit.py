@@ -246,6 +246,7 @@ def watching(gpu):
         finally:
             if gpu: torch.cuda.set_sync_debug_mode(before)
 
+# %% ../nbs/06_fit.ipynb #cd6c462f
 @patch
 def rehearse(self:Recorded, method, own, optimizer, precision):
     "A move by hand, and why it cannot be recorded, if one can see that."
