@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['QUESTIONS', 'OPTIMIZERS', 'BACKENDS', 'check_method', 'learning_rate', 'dice_for', 'batches', 'optimizer_for',
            'set_rates', 'move', 'step', 'answer', 'apart', 'networks', 'as_written', 'compile_networks', 'facts',
-           'graph', 'traced', 'Recorded', 'luck_of', 'quicker', 'embed_all', 'save_checkpoint', 'read_checkpoint',
-           'trace', 'read_trace', 'load_state', 'Diverged', 'check_terms', 'train_epoch', 'look', 'looked', 'fit',
-           'check_plan', 'begin', 'trusting', 'CutOff', 'run_epochs']
+           'graph', 'traced', 'Recorded', 'luck_of', 'watching', 'quicker', 'embed_all', 'save_checkpoint',
+           'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Diverged', 'check_terms', 'train_epoch', 'look',
+           'looked', 'fit', 'check_plan', 'begin', 'trusting', 'CutOff', 'run_epochs']
 
 # %% ../nbs/06_fit.ipynb #0a9d8232
 import json
@@ -191,8 +191,10 @@ def facts(
 
 def graph(call, kept, stream):
     "The orders of `call` as a CUDA graph: what plays them, and what `call` returned, which each play overwrites."
-    tape = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(tape, stream=stream): out = call()
+    tape, usual = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(tape, stream=stream, capture_error_mode="thread_local"): out = call() # other threads may go on
+    finally: torch.cuda.set_stream(usual) # a recording that failed does not go back by itself
     return tape.replay, out
 
 def traced(call, kept, stream=None):
@@ -210,7 +212,7 @@ class Recorded:
     def __init__(self,
         method, # What is trained
         optimizer, # Its optimiser, whose rates are moved to the device
-        warm:int=3 # Moves by hand with the same facts before a recording
+        warm:int=3 # Moves by hand with the same facts before one is played
     ):
         device = next(method.parameters()).device
         for group in optimizer.param_groups: group["lr"] = torch.tensor(float(group["lr"]), device=device)
@@ -222,10 +224,9 @@ class Recorded:
         given = [t for t in (*views, index) if torch.is_tensor(t)]
         now = [[(t.shape, t.dtype, t.device) for t in given], precision, facts(method)]
         self.same, self.was = self.same + 1 if now == self.was else 0, now
-        if now != self.known and self.same >= self.warm and not self.why: self.record(method, views, index, optimizer, precision, now)
         method.compiled = now == self.known
-        if not method.compiled: return self.by_hand(method, views, index, optimizer, precision)
-        torch._foreach_copy_(self.given, given)
+        if not method.compiled: return (self.by_hand if self.why or self.same < self.warm - 1 else self.record)(method, views, index, optimizer, precision)
+        torch._foreach_copy_(self.given, given, non_blocking=True) # those from the CPU, if any, are waiting for nobody
         self.play()
         return {name: value.clone() for name,value in self.terms.items()}
 
@@ -234,23 +235,47 @@ def luck_of(method):
     "What the next roll of the dice will be: those of PyTorch, and those that the method keeps from its views."
     return [torch.get_rng_state(), *(dice.get_state() for dice in [getattr(method, "dice", None)] if dice is not None)]
 
+@contextmanager
+def watching(gpu):
+    "A list of what is warned of inside; on a GPU also whenever the CPU waits for it."
+    before = torch.cuda.get_sync_debug_mode() if gpu else 0
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if gpu: torch.cuda.set_sync_debug_mode("warn")
+        try: yield told
+        finally:
+            if gpu: torch.cuda.set_sync_debug_mode(before)
+
+# %% ../nbs/06_fit.ipynb #cd6c462f
 @patch
-def record(self:Recorded, method, views, index, optimizer, precision, now):
-    "Write the move down, without making it; if that cannot be, warn and never try again."
-    self.known, luck = None, luck_of(method)
-    own = [t.clone() if torch.is_tensor(t) else t for t in (*views, index.to(next(method.parameters()).device))]
-    kept = [*method.parameters(), *method.buffers(), *(t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t))]
-    for group in optimizer.param_groups: group["capturable"] = True # what Adam wants to hear in a recording
+def rehearse(self:Recorded, method, own, optimizer, precision):
+    "A move by hand, and why it cannot be recorded, if one can see that."
+    luck = luck_of(method)
+    with watching(self.stream) as told: terms = self.by_hand(method, own[:-1], own[-1], optimizer, precision)
+    waits = [w for w in told if "called a synchronizing CUDA operation" in str(w.message)]
+    if not all(a.equal(b) for a,b in zip(luck, luck_of(method))): self.why = "its loss rolls dice"
+    elif waits: self.why = f"its loss waits for the GPU ({Path(waits[0].filename).name}, line {waits[0].lineno})"
+    for w in told:
+        if "ynchroniz" not in str(w.message): warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+    return terms
+
+# %% ../nbs/06_fit.ipynb #9fb0938f
+@patch
+def record(self:Recorded, method, views, index, optimizer, precision):
+    "Make a move by hand, and write it down; if that cannot be, warn and never try again."
+    self.known = self.play = self.terms = self.given = None # the memory of an older recording
+    device = next(method.parameters()).device
+    own = [t.to(device, copy=True) if torch.is_tensor(t) else t for t in (*views, index)]
+    made = self.rehearse(method, own, optimizer, precision)
+    kept = [*(p for p in method.parameters() if p.requires_grad), *method.buffers(), *(t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t))]
     try:
-        self.play, self.terms = self.tape(lambda: move(method, own[:-1], own[-1], optimizer, precision), kept, self.stream)
-        rolled = not all(a.equal(b) for a,b in zip(luck, luck_of(method)))
-        if rolled: self.why = "its loss rolls dice"
+        for group in optimizer.param_groups: group["capturable"] = True # what Adam wants to hear in a recording
+        if not self.why: self.play, self.terms = self.tape(lambda: move(method, own[:-1], own[-1], optimizer, precision), kept, self.stream)
     except Exception as broke: self.why = f"{type(broke).__name__}: {str(broke)[:200]}"
     for group in optimizer.param_groups: group["capturable"] = False
-    if not self.why: self.known, self.given = now, [t for t in own if torch.is_tensor(t)]
+    if not self.why: self.known, self.given = self.was, [t for t in own if torch.is_tensor(t)]
     else: warnings.warn(f"the moves of {type(method).__name__} are not recorded: {self.why}")
-    if getattr(method, "dice", None) is not None: method.dice.set_state(luck[1])
-    torch.set_rng_state(luck[0])
+    return made
 
 # %% ../nbs/06_fit.ipynb #42c5c262
 def quicker(method, images, optimizer, compiled, plan):
@@ -392,7 +417,7 @@ def look(
     evaluate=None # (features, clusters) -> numbers to write down
 )->dict: # What `evaluate` said
     "Features, clusters and numbers of this moment; the method refreshes what it keeps."
-    with torch.compiler.set_stance("force_eager") if getattr(method, "compiled", False) else nullcontext(): return looked(method, images, epoch, evaluate)
+    with torch.compiler.set_stance("force_eager") if hasattr(method, "compiled") else nullcontext(): return looked(method, images, epoch, evaluate)
 
 def looked(method, images, epoch, evaluate):
     "What `look` says, with the networks as they are now."

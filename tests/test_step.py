@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from clusterlab import fit, reproduce as desk, views
-from clusterlab.methods import connr
+from clusterlab.methods import connr, simgcd
 from conftest import ROOT
 
 ASKS = dict(simgcd="told.cpu()", snscc_boost="chosen.any()", unic=".nonzero()") # Who does read a number, and the code that does: known labels once, an empty choice, anchors without a stranger
@@ -31,16 +31,18 @@ class Copies(TorchDispatchMode):
 
 @pytest.fixture
 def steps(monkeypatch):
-    "Two steps of a method on `meta`; what was copied in the second."
+    "Two steps of a method on `meta`, or one that is recorded; what was copied in the last."
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext()) # it knows no meta
     for kept in (views.channel_columns, views.blur_places): kept.cache_clear()
-    def steps(name, **changes):
+    def steps(name, by=None, **changes):
         run = desk.settle(name, "digits", "laptop", 0, batch=64, **({"start": 0.} if "start" in desk.options(name) else {}), **changes)
         method, images, dice = desk.build(run).to("meta").train(), desk.images_of_run(run).images.to("meta"), fit.dice_for(0, 0)
         optimizer = torch.optim.SGD(method.groups(), lr=0., momentum=.9)
-        for index in fit.batches(len(images), 64, dice, "meta")[:2]:
+        by, many = (by(method, optimizer, 1), 1) if by else (fit.move, 2)
+        for group in optimizer.param_groups: group["lr"] = 0. # SGD of this kind wants a number
+        for index in fit.batches(len(images), 64, dice, "meta")[:many]:
             with Copies() as copies:
-                fit.step(method, images, index, dice, optimizer, .01, .01)
+                fit.step(method, images, index, dice, optimizer, .01, .01, by=by)
                 method.stepped(.7)
         return copies.seen
     yield steps
@@ -66,10 +68,29 @@ def test_random_strangers(steps):
     assert steps("unic", negatives="random")["free"] > 0
 
 
-def trained(name, compiled):
+def test_own_labels(steps):
+    "SCAN asks nothing either when it learns from its own labels; one more thing comes from the CPU, and nobody waits for it."
+    assert steps("scan", selflabel=.5)["waits"] == 0
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNING if name not in ROLLS])
+def test_recording_stays_there(steps, monkeypatch, name):
+    "What is recorded takes nothing from the CPU: a copy from there would be an old one at every play, or none at all."
+    taken = []
+    def tape(call, kept, stream):
+        with Copies() as copies: out = call()
+        taken.append(copies.seen)
+        return lambda: None, out
+    monkeypatch.setattr(fit, "traced", tape)
+    monkeypatch.setattr(simgcd.SimGCD, "pick", lambda self, index, dice: setattr(self, "at", torch.arange(len(index))) or self.at.to(index.device)) # its own reads the labels
+    steps(name, fit.Recorded, **dict(unic=dict(negatives="random")).get(name, {}))
+    assert taken == [Counter()]
+
+
+def trained(name, compiled, **changes):
     "Two epochs of a method; the rows of its history, and everything that it has learnt."
     torch.manual_seed(0)
-    run = desk.settle(name, "digits", "laptop", 0, batch=64, **({"start": 0.} if "start" in desk.options(name) else {}))
+    run = desk.settle(name, "digits", "laptop", 0, batch=64, **({"start": 0.} if "start" in desk.options(name) else {}), **changes)
     method = desk.build(run)
     rows = fit.fit(method, desk.images_of_run(run).images, epochs=4, stop=2, batch=64, compiled=compiled)
     return rows[1:], {n: t for n,t in method.state_dict().items() if torch.is_tensor(t)}
@@ -83,6 +104,15 @@ def test_recorded(name, monkeypatch):
     with pytest.warns(UserWarning, match=refused) if refused else nullcontext(): played, again = trained(name, "graph")
     assert all(t.equal(again[n]) or (t.isnan() & again[n].isnan()).all() for n,t in state.items())
     assert [{**row, "compiled": int(not refused)} for row in rows] == played
+
+
+@pytest.mark.parametrize("name,changes,played", (("scan", dict(selflabel=.25, threshold=.1), [1, 1]), ("scan", dict(selflabel=.3, threshold=.1, heads=2, negatives="radius", tau2=200), [1, 1]), ("pipcdr", dict(queue=4096), [0, 1]),
+                                                 ("unic", dict(fixed_views=2), [1, 1]), ("simgcd", dict(teacher_warmup=.1), [1, 1])))
+def test_recorded_options(name, changes, played):
+    "The same where a method goes over to something else on the way: own labels, a full queue, kept views, a temperature."
+    (rows, state), (again, theirs) = trained(name, "none", **changes), trained(name, "graph", **changes)
+    assert all(t.equal(theirs[n]) for n,t in state.items())
+    assert [{**row, "compiled": now} for row,now in zip(rows, played)] == again
 
 
 @pytest.mark.parametrize("frozen", ("share", "queue"))

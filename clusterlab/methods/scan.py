@@ -206,9 +206,10 @@ def pair_loss(self:SCAN, a, p, n=None): # Views of anchors, neighbours and, wher
 def label_loss(self:SCAN, weak, strong): # Views of the same images
     "Cross-entropy of the strong views to the sure labels of the weak ones, for the best head."
     best = self.leader()
-    with torch.no_grad(): labels, chosen = sure_labels(self.answers(self.trunk(weak))[best], self.threshold)
-    self.counted += torch.stack([chosen.sum(), chosen.new_tensor(len(chosen), dtype=torch.int64)])
-    return {"selflabel": balanced_cross_entropy(self.answers(self.trunk(strong))[best], labels, chosen)}
+    def said(x): return self.answers(self.trunk(x)).index_select(0, best.view(1))[0] # [best] would ask for the number
+    with torch.no_grad(): labels, chosen = sure_labels(said(weak), self.threshold)
+    self.counted += torch.stack([chosen, torch.ones_like(chosen)]).sum(1)
+    return {"selflabel": balanced_cross_entropy(said(strong), labels, chosen)}
 
 # %% ../../nbs/methods/scan.ipynb #3a08eaae
 @patch
