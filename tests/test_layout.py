@@ -11,6 +11,7 @@ from conftest import ROOT
 
 CELL, BODY = 25, 20 # Lines, not counting parameters, which stand one on a line
 PARTS = "data views nets losses targets metrics maps fit runs artefacts claims".split()
+PAGES = {"08_figures": "artefacts", "08_pictures": "artefacts"} # Further pages of a part, which add to its module
 DESKS = "reproduce planner verdicts speedrun cluster cli".split()
 MODULES = sorted(p for p in (ROOT/"clusterlab").rglob("*.py") if not p.name.startswith("_"))
 NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in MODULES]
@@ -151,11 +152,26 @@ def test_where_we_differ(path):
 
 @every([p for p in BOOKS if p not in THIN and p.name != "index.ipynb"])
 def test_exports_itself(path):
-    "A lesson names its module and ends by exporting it."
-    name = re.search(r"#\| *default_exp +(\S+)", "\n".join(text(c) for c in code(path)))
-    assert name, "no default_exp"
-    assert f"clusterlab.{name[1]}" in NAMES
-    assert name[1].split(".")[-1] == re.sub(r"^\d+_", "", path.stem)
+    "A lesson names its module and ends by exporting it; a further page of a lesson names that lesson's module in each cell that it adds."
+    said = "\n".join(text(c) for c in code(path))
+    name, added = re.search(r"#\| *default_exp +(\S+)", said), set(re.findall(r"^#\| *exporti?\b *(\S*)", said, re.M))
+    if path.stem in PAGES: assert not name and added == {PAGES[path.stem]}
+    else:
+        assert name and added == {""}, "no default_exp, or a cell goes elsewhere"
+        assert name[1].split(".")[-1] == re.sub(r"^\d+_", "", path.stem)
+    assert f"clusterlab.{name[1] if name else PAGES[path.stem]}" in NAMES
+    assert "nbdev.nbdev_export()" in text(code(path)[-1])
+
+
+@pytest.mark.parametrize("stem, room", PAGES.items())
+def test_pages(stem, room):
+    "A page that adds to a module comes after the lesson that begins it, for notebooks are exported in the order of their names, and all of its names arrive."
+    first, = [p for p in BOOKS if re.search(rf"^#\| *default_exp +{room}$", "\n".join(text(c) for c in code(p)), re.M)]
+    assert first.name < f"{stem}.ipynb"
+    cells = [text(c) for c in code(ROOT/"nbs"/f"{stem}.ipynb") if text(c).startswith("#| export ")]
+    made = {node.name for source in cells for node in ast.parse(source).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    names = import_module(f"clusterlab.{room}").__all__
+    assert made and made <= set(names) and len(names) == len(set(names))
 
 
 # Functions
