@@ -10,6 +10,8 @@ from clusterlab.methods import connr
 
 ASKS = dict(simgcd="told.cpu()", snscc_boost="chosen.any()", unic=".nonzero()") # Who does read a number, and the code that does: known labels once, an empty choice, anchors without a stranger
 OWN = {"mochi", "scan", "temi", "unic", "vae"} # Who draws chance of its own on the CPU and waits for its copy
+UNSEEN = {"autoencoder", "dec", "idec", "vae", "temi"} # Who makes no random views of images in a step
+OTHERS = {"scan", "temi", "unic"} # Whose step needs other images than the batch
 ROLLS = {"mochi": "its loss rolls dice", "vae": "its loss rolls dice", "snscc_boost": "data-dependent control flow"} # Whose moves cannot be recorded, and why
 LEARNING = [name for name in desk.method_names() if "epochs" in desk.options(name)]
 
@@ -90,3 +92,34 @@ def test_what_is_frozen_shows(monkeypatch, frozen):
     else: monkeypatch.setattr(fit, "facts", lambda method: [])
     name = dict(share="connr", queue="moco")[frozen]
     assert any(not t.equal(b) for t,b in zip(trained(name, "none")[1].values(), trained(name, "graph")[1].values()))
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_views_by(name, monkeypatch):
+    "Elsewhere than on a CPU every random view of every method is made by whom its recipes name; `meta` stands for a GPU."
+    asked, made = [], views.make_views
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext()) # it knows no meta
+    monkeypatch.setattr(views, "CompiledViews", lambda backend: lambda images, recipe, p: asked.append((backend, recipe)) or made(images, recipe, p))
+    monkeypatch.delattr(views, "make_views") # nobody else shall make views
+    run = desk.settle(name, "digits", "laptop", 0, batch=64)
+    method, images, dice = desk.build(run), desk.images_of_run(run).images, fit.dice_for(0, 0)
+    fit.views_by(method, "inductor")
+    method.views(images[method.pick(torch.arange(64), dice)].to("meta"), dice)
+    assert (not asked) == (name in UNSEEN) and all(backend == "inductor" for backend,_ in asked)
+    monkeypatch.undo()
+    fit.views_by(method)
+    assert not any(kept.by for kept in vars(method).values() if isinstance(kept, views.Recipe))
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_read_ahead(name, monkeypatch):
+    "Two epochs end at the same weights when a thread reads ahead; and it does so for all whose step needs the batch itself."
+    (rows, state), found = trained(name, "none"), []
+    class Seen(fit.Ahead):
+        def __getitem__(self, index):
+            found.append(index is self.next)
+            return super().__getitem__(index)
+    monkeypatch.setattr(fit, "reader", lambda method, images, order: Seen(images, order, images.device))
+    again, other = trained(name, "none")
+    assert rows == again and all(t.equal(other[n]) or (t.isnan() & other[n].isnan()).all() for n,t in state.items())
+    assert found and set(found) == {name not in OTHERS}
