@@ -471,7 +471,7 @@ def fit(
     momentum:float=.9, # Of stochastic gradient descent
     weight_decay:float=5e-4, # On every parameter
     precision:str="auto", # "fp32", "bf16", or "auto": bf16 on a GPU, fp32 elsewhere
-    compiled:str="none", # Steps as they are written, networks compiled by inductor or aot_eager, moves recorded as a CUDA graph, or inductor+graph
+    compiled:str="none", # Steps as they are written, networks (and views on a GPU) compiled by inductor or aot_eager, moves recorded as a CUDA graph, or inductor+graph
     every:int=1, # Look at all images every so many epochs
     seed:int=0, # Of everything random
     evaluate=None, # (features, clusters) -> numbers to write down

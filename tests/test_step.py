@@ -4,6 +4,7 @@ from collections import Counter
 from contextlib import nullcontext
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from clusterlab import fit, reproduce as desk, views
 from clusterlab.methods import connr
@@ -109,6 +110,29 @@ def test_views_by(name, monkeypatch):
     monkeypatch.undo()
     fit.views_by(method)
     assert not any(kept.by for kept in vars(method).values() if isinstance(kept, views.Recipe))
+
+
+class Crossings(TorchDispatchMode):
+    "Counts tensors that are made in ordinary memory."
+    seen = 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.seen += torch.is_tensor(out) and out.is_cpu
+        return out
+
+
+@pytest.mark.parametrize("name", views.RECIPES)
+def test_views_stay(name):
+    "On a GPU, here a pretended one, views bring nothing from ordinary memory, not even where nothing is kept from before, as in compiled code."
+    recipe = views.recipe(name, 32, (.5, .4, .3), (.2, .3, .4))
+    drawn = views.draw(recipe, 8, 32, 32, torch.Generator().manual_seed(0))
+    for kept in (views.channel_columns, views.blur_places): kept.cache_clear()
+    with FakeTensorMode():
+        images, p = torch.empty(8, 3, 32, 32, dtype=torch.uint8, device="cuda"), {n: torch.empty(v.shape, dtype=v.dtype, device="cuda") for n,v in drawn.items()}
+        with Crossings() as ours: made = views.make_views(images, recipe, p)
+        with Crossings() as other: torch.tensor(recipe.mean, device="cuda")
+    for kept in (views.channel_columns, views.blur_places): kept.cache_clear()
+    assert made.is_cuda and not ours.seen and other.seen # which is how one would do it
 
 
 @pytest.mark.parametrize("name", LEARNING)
