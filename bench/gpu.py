@@ -138,6 +138,18 @@ def steps(images, batch):
     return {name: one for name,(cls,kind) in wanted.items() if (one := stepper(cls, images, batch, kind))}, cost
 
 
+def views_shares(images, middle, each):
+    "G9: the time of the views of a batch over that of the quickest step of BYOL with such views, as written and by a compiler."
+    recipe, shares = views.recipe("simclr", 32, (.49, .48, .45), (.25, .24, .26)), {}
+    for how,backend in (("as written", None), ("compiled", INDUCTOR)):
+        mine, dice = recipe.made_by(backend), torch.Generator().manual_seed(0)
+        def two(): views.two_views(images, mine, dice)
+        seconds(two, 2) # the first batch is for the compiler
+        times = [middle[f"BYOL{kind}"] for kind,(whose, _) in KINDS.items() if whose == backend and f"BYOL{kind}" in middle]
+        if times and not (backend and mine.by.why): shares[f"views in a step of BYOL, {how}"] = share("G9", statistics.median(seconds(two, each) for _ in range(5))/min(times), .05, .02, most=True)
+    return shares
+
+
 def step_part(started):
     "G1, G2, G7, G8, G9."
     n, batch, windows, each = (256, 32, 2, 2) if toy() else (50_000, 256, 7, 40)
@@ -145,8 +157,7 @@ def step_part(started):
     (ones, (flops, moved)), kind = steps(images, batch), quickest_kind(batch)
     times, rates, told = beside(lambda: warm(ones, windows, each))
     middle = {name: statistics.median(values) for name,values in times.items()}
-    recipe, dice = views.recipe("simclr", 32, (.49, .48, .45), (.25, .24, .26)), torch.Generator().manual_seed(0)
-    shares = {"views in a step of BYOL": share("G9", seconds(lambda: views.two_views(images[:batch], recipe, dice), each)/middle[f"BYOL{kind}"], .05, .02, most=True)}
+    shares = views_shares(images[:batch], middle, each)
     part = {name: (flops/rates[0] + moved/rates[1])/middle[name] for name in middle if name.startswith("BYOL")} if rates else {}
     shares |= {f"of the two-term roofline, {name}": share("G2", value, .55, .7) for name,value in part.items()}
     save("gpu_step", started, goal="G1, G7, G8", what=f"one training step, ResNet-18 at 32 pixels, batch {batch}, bf16", data="random pixels", ours=f"BYOL{kind}", rows=against(times, f"BYOL{kind}"),

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['QUESTIONS', 'OPTIMIZERS', 'BACKENDS', 'check_method', 'learning_rate', 'dice_for', 'batches', 'optimizer_for',
-           'set_rates', 'move', 'step', 'answer', 'apart', 'networks', 'as_written', 'compile_networks', 'facts',
-           'graph', 'traced', 'Recorded', 'luck_of', 'watching', 'quicker', 'embed_all', 'save_checkpoint',
-           'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Diverged', 'check_terms', 'train_epoch', 'look',
-           'looked', 'fit', 'check_plan', 'begin', 'trusting', 'CutOff', 'run_epochs']
+           'set_rates', 'move', 'step', 'answer', 'apart', 'networks', 'views_by', 'as_written', 'compile_networks',
+           'facts', 'graph', 'traced', 'Recorded', 'luck_of', 'watching', 'quicker', 'embed_all', 'save_checkpoint',
+           'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Ahead', 'reader', 'Diverged', 'check_terms',
+           'train_epoch', 'look', 'looked', 'fit', 'check_plan', 'begin', 'trusting', 'CutOff', 'run_epochs']
 
 # %% ../nbs/06_fit.ipynb #0a9d8232
 import json
@@ -17,6 +17,7 @@ import os
 import time
 import torch
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from fastcore.basics import patch
 from pathlib import Path
@@ -148,12 +149,21 @@ def networks(
     "What can be compiled."
     return [part for part in method.children() if any(True for _ in part.parameters())]
 
+def views_by(
+    method, # What is trained
+    backend=None # Of torch.compile; None: as written
+):
+    "Who makes the views where images are on a GPU."
+    for name,kept in list(vars(method).items()):
+        if hasattr(kept, "made_by"): setattr(method, name, kept.made_by(backend))
+
 def as_written(
     method # What is trained
 ):
     "Take back what `compile_networks` did."
     if not hasattr(method, "compiled"): return
     for part in networks(method): part.compile(disable=True)
+    views_by(method)
     del method.compiled
 
 # %% ../nbs/06_fit.ipynb #ffdb8de8
@@ -164,7 +174,7 @@ def compile_networks(
     batch:int, # Images a step
     precision:str="fp32" # "fp32" or "bf16"
 )->bool: # Are the compiled networks in use?
-    "Compile the networks of a method if that changes no answer; else warn, and leave them as they are. The method remembers which, as `compiled`."
+    "Compile networks and views of a method if the networks' answers do not change; else warn, and leave all as it is. The method remembers which, as `compiled`."
     parts, dice, index, device = networks(method), dice_for(0, 0), torch.arange(batch, device=images.device), next(method.parameters()).device
     views, why = method.views(images[method.pick(index, dice).to(images.device)].to(device), dice), ""
     try:
@@ -178,6 +188,7 @@ def compile_networks(
     if why:
         for part in parts: part.compile(disable=True)
         warnings.warn(f"the networks of {type(method).__name__} are not compiled: {why}")
+    else: views_by(method, backend)
     return method.compiled
 
 # %% ../nbs/06_fit.ipynb #dd72e1a4
@@ -370,6 +381,46 @@ def load_state(
         _, what, name = key.split(".", 2)
         if name in wanted: optimizer.state[wanted[name]][what] = torch.empty_like(wanted[name]).copy_(t) if t.ndim else t.to(wanted[name].device) # in the layout of the parameter
 
+# %% ../nbs/06_fit.ipynb #c724c6f1
+class Ahead:
+    "Images in ordinary memory that are asked for batch by batch from another device: a thread gathers the next batch."
+    def __init__(self,
+        images, # All images, uint8, N x C x H x W
+        order:list, # The batches of an epoch, from `batches`
+        there # Device of the method
+    ):
+        self.images, self.device, self.there, self.left, self.thread = images, images.device, there, iter(order), ThreadPoolExecutor(1)
+        self.read()
+
+    def __enter__(self): return self
+    def __exit__(self, *why): self.thread.shutdown(cancel_futures=True)
+    def __getitem__(self, index):
+        "These images, on the device of the method."
+        if index is not self.next:
+            self.next = None
+            return self.images[index].to(self.there)
+        batch = self.rows.result()
+        self.read()
+        return batch.to(self.there, non_blocking=True)
+
+# %% ../nbs/06_fit.ipynb #4caa422a
+@patch
+def read(self:Ahead):
+    "Begin to gather the next batch, if there is one."
+    self.next = next(self.left, None)
+    if self.next is not None: self.rows = self.thread.submit(self.gather, self.next)
+
+@patch
+def gather(self:Ahead, index):
+    "A batch, in memory from where a GPU can fetch it."
+    batch = self.images[index]
+    return batch.pin_memory() if self.there.type == "cuda" else batch
+
+def reader(method, images, order):
+    "What the steps of an epoch shall take their images from."
+    there = next(method.parameters(), images).device
+    return Ahead(images, order, there) if images.device.type == "cpu" and there.type != "cpu" else nullcontext(images)
+
 # %% ../nbs/06_fit.ipynb #b12b618a
 class Diverged(FloatingPointError):
     "A loss term stopped being a number; the message names the term and the epoch."
@@ -396,14 +447,15 @@ def train_epoch(
     "One pass over the images."
     dice, sums, fine = dice_for(plan["seed"], epoch), {}, {}
     order = batches(len(images), plan["batch"], dice, images.device)
-    for i,index in enumerate(order):
-        e = epoch + i/len(order)
-        rate = learning_rate(e, plan["peak"], plan["warmup"], plan["epochs"], plan["schedule"])
-        terms = step(method, images, index, dice, optimizer, rate, plan["peak"], plan["precision"], by)
-        method.stepped((epoch + (i + 1)/len(order))/plan["epochs"])
-        for name,value in terms.items():
-            sums[name] = sums.get(name, 0) + value.double()
-            fine[name] = fine.get(name, 0) + value.isfinite().long()
+    with reader(method, images, order) as source:
+        for i,index in enumerate(order):
+            e = epoch + i/len(order)
+            rate = learning_rate(e, plan["peak"], plan["warmup"], plan["epochs"], plan["schedule"])
+            terms = step(method, source, index, dice, optimizer, rate, plan["peak"], plan["precision"], by)
+            method.stepped((epoch + (i + 1)/len(order))/plan["epochs"])
+            for name,value in terms.items():
+                sums[name] = sums.get(name, 0) + value.double()
+                fine[name] = fine.get(name, 0) + value.isfinite().long()
     sums, fine = {n: s.item() for n,s in sums.items()}, {n: f.item() for n,f in fine.items()}
     check_terms(sums, fine, len(order), epoch + 1)
     return {name: total/len(order) for name,total in sums.items()}
@@ -444,7 +496,7 @@ def fit(
     momentum:float=.9, # Of stochastic gradient descent
     weight_decay:float=5e-4, # On every parameter
     precision:str="auto", # "fp32", "bf16", or "auto": bf16 on a GPU, fp32 elsewhere
-    compiled:str="none", # Steps as they are written, networks compiled by inductor or aot_eager, moves recorded as a CUDA graph, or inductor+graph
+    compiled:str="none", # Steps as they are written, networks (and views on a GPU) compiled by inductor or aot_eager, moves recorded as a CUDA graph, or inductor+graph
     every:int=1, # Look at all images every so many epochs
     seed:int=0, # Of everything random
     evaluate=None, # (features, clusters) -> numbers to write down

@@ -7,12 +7,14 @@ __all__ = ['RECIPES', 'USES', 'OPERATIONS', 'PIECE', 'Recipe', 'check_recipe', '
            'draw_operations', 'colour_factors', 'draw', 'resize_weights', 'crop_flip', 'affine', 'grayscale', 'blend',
            'adjust_hue', 'only', 'colour_jitter', 'blur_width', 'blur_places', 'gaussian_blur', 'solarize',
            'channel_columns', 'normalise', 'sharpen', 'posterise', 'warp', 'random_operations', 'cut_out', 'make_views',
-           'send', 'check_images', 'random_views', 'two_views', 'plain_views']
+           'send', 'check_images', 'random_views', 'two_views', 'plain_views', 'CompiledViews']
 
 # %% ../nbs/01_views.ipynb #d723d61a
 import torch
+import warnings
 from beartype import beartype
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
+from fastcore.basics import patch
 from functools import cache
 from jaxtyping import Bool, Float, Float32, Int, UInt8, jaxtyped
 from math import log, radians
@@ -42,6 +44,7 @@ class Recipe:
     stretch:float = 1. # Largest ratio of the magnifications in width and in height; down to its inverse
     ops:int = 0 # Operations of `OPERATIONS` that befall each view, drawn with replacement
     cutout:float = 0. # Largest side of the square that is cut out, as a fraction of the view's side
+    by:object = field(default=None, compare=False, repr=False) # Who makes the views where images are on a GPU, a `CompiledViews`; None: they are made as written
     def __post_init__(self): check_recipe(self)
 
 # %% ../nbs/01_views.ipynb #bdc79a49
@@ -277,8 +280,8 @@ def only(
     x:Float[Tensor, "n c h w"], # Images, overwritten on a CPU
     *params # More arguments of `op`, one row per image
 )->Float[Tensor, "n c h w"]: # Images, changed where `on`
-    "Apply `op` to some of the images: by row on a CPU, by mask elsewhere."
-    if x.device.type != "cpu": return torch.where(on[:,None,None,None], op(x, *params), x)
+    "Apply `op` to some of the images: by row on a CPU, by mask elsewhere and in compiled code."
+    if x.device.type != "cpu" or torch.compiler.is_compiling(): return torch.where(on[:,None,None,None], op(x, *params), x)
     i = on.nonzero()[:,0]
     return x.index_copy_(0, i, op(x[i], *(p[i] for p in params))) if len(i) else x
 
@@ -336,8 +339,9 @@ def channel_columns(
     std:tuple, # One number per channel
     device:torch.device # Where the images are
 )->tuple: # Two tensors of shape c x 1 x 1
-    "Mean and spread as tensors, sent to the device once."
-    return torch.tensor(mean, device=device)[:,None,None], torch.tensor(std, device=device)[:,None,None]
+    "Mean and spread as tensors, made on the device once."
+    i = torch.arange(len(mean), device=device)[:,None,None]
+    return tuple(sum(v*(i == k) for k,v in enumerate(values)) for values in (mean, std))
 
 def normalise(
     x:Float[Tensor, "n c h w"], # Images in 0..1, overwritten
@@ -465,7 +469,7 @@ def random_views(
     b, c, h, w = images.shape
     p = send(draw(recipe, b, h, w, generator), images.device)
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        if images.device.type != "cpu": return make_views(images, recipe, p)
+        if images.device.type != "cpu": return (recipe.by or make_views)(images, recipe, p)
         k = max(4, PIECE//max(h*w, recipe.size**2))
         if b <= k: return make_views(images, recipe, p)
         return torch.cat([make_views(images[i:i+k], recipe, {name: v[i:i+k] for name,v in p.items()}) for i in range(0, b, k)])
@@ -490,3 +494,46 @@ def plain_views(
     x, size = images.float().mul_(1/255), (recipe.size, recipe.size)
     if images.shape[2:] != size: x = F.interpolate(x, size, mode="bilinear", antialias=True)
     return normalise(x, recipe)
+
+# %% ../nbs/01_views.ipynb #4bcdf5bd
+class CompiledViews:
+    "`make_views` by a compiler, for recipes and shapes whose first batch came out as written; all others are made as written."
+    def __init__(self,
+        backend, # Of torch.compile: inductor, aot_eager or a function
+        most:float=1e-3, # Largest distance of two batches, relative to the length of one
+        shapes:int=4 # How many shapes are tried; each takes the compiler some time
+    ):
+        self.most, self.shapes, self.known, self.why = most, shapes, {}, ""
+        self.compiled = torch.compile(make_views, backend=backend, fullgraph=True, dynamic=False)
+
+    def __call__(self, images, recipe, p): # As `make_views`
+        "Views of a batch."
+        key = recipe, images.shape
+        if self.known.get(key): return self.compiled(images, recipe, p)
+        written = make_views(images, recipe, p)
+        if key not in self.known and not self.why: self.known[key] = self.agrees(images, recipe, p, written)
+        return written
+
+# %% ../nbs/01_views.ipynb #e0f1fc05
+@patch
+def agrees(self:CompiledViews, images, recipe, p, written):
+    "Does the compiler make the same of a batch? If not it is told, and nothing else is tried."
+    if len(self.known) == self.shapes: self.why = f"batches come in more than {self.shapes} shapes"
+    else: self.why = self.fault(images, recipe, p, written)
+    if self.why: warnings.warn(f"{'further ' if any(self.known.values()) else ''}views are not compiled: {self.why}")
+    return not self.why
+
+@patch
+def fault(self:CompiledViews, images, recipe, p, written):
+    "What is wrong with what the compiler makes of a batch, in words."
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`") # it makes anew what is kept: see above
+            far = ((self.compiled(images, recipe, p) - written).norm()/written.norm()).item()
+        return "" if far <= self.most else f"they are off by {far:.1e}, but may be by {self.most:.1e}"
+    except Exception as broke: return f"{type(broke).__name__}: {str(broke)[:200]}"
+
+@patch
+def made_by(self:Recipe, backend):
+    "The same recipe, its views on a GPU made by a compiler; without a `backend` as written."
+    return replace(self, by=backend and CompiledViews(backend))

@@ -4,8 +4,10 @@ import sys
 import traceback
 from collections import Counter
 from contextlib import nullcontext
+from functools import cache
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from clusterlab import fit, reproduce as desk, views
 from clusterlab.methods import connr, simgcd
@@ -13,6 +15,8 @@ from conftest import ROOT
 
 ASKS = dict(simgcd="told.cpu()", snscc_boost="chosen.any()", unic=".nonzero()") # Who does read a number, and the code that does: known labels once, an empty choice, anchors without a stranger
 OWN = {"mochi", "scan", "temi", "unic", "vae"} # Who draws chance of its own on the CPU and waits for its copy
+UNSEEN = {"autoencoder", "dec", "idec", "vae", "temi"} # Who makes no random views of images in a step
+OTHERS = {"scan", "temi", "unic"} # Whose step needs other images than the batch
 ROLLS = {"mochi": "its loss rolls dice", "vae": "its loss rolls dice", "snscc_boost": "data-dependent control flow"} # Whose moves cannot be recorded, and why
 LEARNING = [name for name in desk.method_names() if "epochs" in desk.options(name)]
 
@@ -96,11 +100,18 @@ def trained(name, compiled, **changes):
     return rows[1:], {n: t for n,t in method.state_dict().items() if torch.is_tensor(t)}
 
 
+@cache
+def plain(name, numpy=True):
+    "As it is written; numpy: does ConNR ask it?"
+    assert bool(connr.BY_NUMPY) == numpy
+    return trained(name, "none")
+
+
 @pytest.mark.parametrize("name", LEARNING)
 def test_recorded(name, monkeypatch):
     "The tracer of PyTorch stands for a GPU: it repeats what it was told, with the same numbers if there is anything that is not in a tensor."
     monkeypatch.setattr(connr, "BY_NUMPY", set())
-    (rows, state), refused = trained(name, "none"), ROLLS.get(name)
+    (rows, state), refused = plain(name, False), ROLLS.get(name)
     with pytest.warns(UserWarning, match=refused) if refused else nullcontext(): played, again = trained(name, "graph")
     assert all(t.equal(again[n]) or (t.isnan() & again[n].isnan()).all() for n,t in state.items())
     assert [{**row, "compiled": int(not refused)} for row in rows] == played
@@ -132,3 +143,57 @@ def test_script_for_a_gpu():
     dec, vae = told.stdout.splitlines()
     assert told.returncode == 0 and "recorded (" in dec and "not recorded; the moves of VAE are not recorded" in vae
     assert said("dce").returncode == 1 and "did you mean 'dec'" in said("dce").stderr
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_views_by(name, monkeypatch):
+    "Elsewhere than on a CPU every random view of every method is made by whom its recipes name; `meta` stands for a GPU."
+    asked, made = [], views.make_views
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext()) # it knows no meta
+    monkeypatch.setattr(views, "CompiledViews", lambda backend: lambda images, recipe, p: asked.append((backend, recipe)) or made(images, recipe, p))
+    monkeypatch.delattr(views, "make_views") # nobody else shall make views
+    run = desk.settle(name, "digits", "laptop", 0, batch=64)
+    method, images, dice = desk.build(run), desk.images_of_run(run).images, fit.dice_for(0, 0)
+    fit.views_by(method, "inductor")
+    method.views(images[method.pick(torch.arange(64), dice)].to("meta"), dice)
+    assert (not asked) == (name in UNSEEN) and all(backend == "inductor" for backend,_ in asked)
+    monkeypatch.undo()
+    fit.views_by(method)
+    assert not any(kept.by for kept in vars(method).values() if isinstance(kept, views.Recipe))
+
+
+class Crossings(TorchDispatchMode):
+    "Counts tensors that are made in ordinary memory."
+    seen = 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.seen += torch.is_tensor(out) and out.is_cpu
+        return out
+
+
+@pytest.mark.parametrize("name", views.RECIPES)
+def test_views_stay(name):
+    "On a GPU, here a pretended one, views bring nothing from ordinary memory, not even where nothing is kept from before, as in compiled code."
+    recipe = views.recipe(name, 32, (.5, .4, .3), (.2, .3, .4))
+    drawn = views.draw(recipe, 8, 32, 32, torch.Generator().manual_seed(0))
+    for kept in (views.channel_columns, views.blur_places): kept.cache_clear()
+    with FakeTensorMode():
+        images, p = torch.empty(8, 3, 32, 32, dtype=torch.uint8, device="cuda"), {n: torch.empty(v.shape, dtype=v.dtype, device="cuda") for n,v in drawn.items()}
+        with Crossings() as ours: made = views.make_views(images, recipe, p)
+        with Crossings() as other: torch.tensor(recipe.mean, device="cuda")
+    for kept in (views.channel_columns, views.blur_places): kept.cache_clear()
+    assert made.is_cuda and not ours.seen and other.seen # which is how one would do it
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_read_ahead(name, monkeypatch):
+    "Two epochs end at the same weights when a thread reads ahead; and it does so for all whose step needs the batch itself."
+    (rows, state), found = plain(name), []
+    class Seen(fit.Ahead):
+        def __getitem__(self, index):
+            found.append(index is self.next)
+            return super().__getitem__(index)
+    monkeypatch.setattr(fit, "reader", lambda method, images, order: Seen(images, order, images.device))
+    again, other = trained(name, "none")
+    assert rows == again and all(t.equal(other[n]) or (t.isnan() & other[n].isnan()).all() for n,t in state.items())
+    assert found and set(found) == {name not in OTHERS}
