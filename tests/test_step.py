@@ -142,7 +142,8 @@ def test_script_for_a_gpu():
     told = said("dec", "vae")
     dec, vae = told.stdout.splitlines()
     assert told.returncode == 0 and "recorded (" in dec and "not recorded; the moves of VAE are not recorded" in vae
-    assert said("dce").returncode == 1 and "did you mean 'dec'" in said("dce").stderr
+    wrong = said("dce")
+    assert wrong.returncode == 1 and "did you mean 'dec'" in wrong.stderr
 
 
 @pytest.mark.parametrize("name", LEARNING)
