@@ -92,9 +92,9 @@ def test_recording_stays_there(steps, monkeypatch, name):
 
 
 def trained(name, compiled, **changes):
-    "Two epochs of a method; the rows of its history, and everything that it has learnt."
+    "Two epochs of a method on 640 digits; the rows of its history, and everything that it has learnt."
     torch.manual_seed(0)
-    run = desk.settle(name, "digits", "laptop", 0, batch=64, **({"start": 0.} if "start" in desk.options(name) else {}), **changes)
+    run = desk.settle(name, "digits", "laptop", 0, batch=64, limit=640, **({"start": 0.} if "start" in desk.options(name) else {}), **changes)
     method = desk.build(run)
     rows = fit.fit(method, desk.images_of_run(run).images, epochs=4, stop=2, batch=64, compiled=compiled)
     return rows[1:], {n: t for n,t in method.state_dict().items() if torch.is_tensor(t)}
@@ -117,7 +117,7 @@ def test_recorded(name, monkeypatch):
     assert [{**row, "compiled": int(not refused)} for row in rows] == played
 
 
-@pytest.mark.parametrize("name,changes,played", (("scan", dict(selflabel=.25, threshold=.1), [1, 1]), ("scan", dict(selflabel=.3, threshold=.1, heads=2, negatives="radius", tau2=200), [1, 1]), ("pipcdr", dict(queue=4096), [0, 1]),
+@pytest.mark.parametrize("name,changes,played", (("scan", dict(selflabel=.25, threshold=.1), [1, 1]), ("scan", dict(selflabel=.3, threshold=.1, heads=2, negatives="radius", tau2=200), [1, 1]), ("pipcdr", dict(queue=1536), [0, 1]),
                                                  ("unic", dict(fixed_views=2), [1, 1]), ("simgcd", dict(teacher_warmup=.1), [1, 1])))
 def test_recorded_options(name, changes, played):
     "The same where a method goes over to something else on the way: own labels, a full queue, kept views, a temperature."
