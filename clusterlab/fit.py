@@ -82,7 +82,10 @@ def optimizer_for(
 )->torch.optim.Optimizer: # With one group for each learning-rate factor
     "The optimiser over the groups of the method."
     own = {"momentum": momentum} if optimizer == "sgd" else {}
-    return OPTIMIZERS[optimizer](method.groups(), lr=0., weight_decay=weight_decay, fused=True, **own)
+    made = OPTIMIZERS[optimizer](method.groups(), lr=0., weight_decay=weight_decay, fused=True, **own)
+    if own.get("momentum"): # PyTorch begins with none, and fails where some have their first gradient later than others; zeros are the same beginning
+        for p in (p for group in made.param_groups for p in group["params"]): made.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return made
 
 # %% ../nbs/06_fit.ipynb #c81fba13
 def set_rates(
