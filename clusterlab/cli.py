@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'list_', 'list_methods', 'list_data', 'list_options', 'list_artefacts', 'list_budgets', 'list_runs',
-           'compile_by', 'run', 'aloud', 'predict', 'sweep', 'reproduce', 'report', 'claims', 'bench', 'data_',
+           'compile_by', 'run', 'aloud', 'asked', 'predict', 'sweep', 'reproduce', 'report', 'claims', 'bench', 'data_',
            'complaint', 'usage', 'main', 'gather']
 
 # %% ../nbs/11_cli.ipynb #69c1ab8e
@@ -107,6 +107,21 @@ def aloud():
         warnings.showwarning = lambda message, *where: print(message)
         yield
 
+def asked(
+    ask, # What is asked of the estimator; its answer is a table
+    run, # Its id, or the file of its record
+    out, # File of the table
+    runs_root, # Folder of all records
+    *where # Images of training, data sets and device, as `cluster.from_record` takes them
+)->tuple: # Estimator, table, name of the file
+    "A finished run as an estimator, the table that it answers, and the name of the file that has it now."
+    cluster.writable(out) # before the work
+    with aloud():
+        model = cluster.from_record(cluster.find_record(run, runs_root), *where)
+        table = ask(model)
+    there = cluster.write_table(table, out)
+    return model, table, f"{desk.short_path(out)}{' (replaced)' if there else ''}"
+
 def predict(
     run:str, # A finished run: its id, or the file of its record
     images:str, # A folder of images, or a name of `clusterlab list data`
@@ -117,13 +132,9 @@ def predict(
     device:str=None # cpu or cuda; default: a GPU where there is one
 ):
     "Tell the clusters of new images by a finished run."
-    cluster.writable(out) # before the work
-    with aloud():
-        model = cluster.from_record(cluster.find_record(run, runs_root), dataset, root, device)
-        table = model.table(images)
-    there = cluster.write_table(table, out)
+    model, table, file = asked(lambda model: model.table(images), run, out, runs_root, dataset, root, device)
     print(f"{len(table)} images in {table.cluster.nunique()} of {model.n_clusters_} clusters, by {model.run_}")
-    print(f"clusters {desk.short_path(out)}{' (replaced)' if there else ''}")
+    print("clusters", file)
 
 # %% ../nbs/11_cli.ipynb #fa3cd894
 def sweep(
@@ -137,12 +148,9 @@ def sweep(
     device:str=None # cpu or cuda; default: a GPU where there is one
 ):
     "Cluster the features of a finished run into other numbers of clusters, and tell how good each is."
-    cluster.writable(out) # before the work
-    with aloud():
-        table = cluster.from_record(cluster.find_record(run, runs_root), dataset, root, device).k_sweep(images, k or None)
-    there = cluster.write_table(table, out)
+    _, table, file = asked(lambda model: model.k_sweep(images, k or None), run, out, runs_root, dataset, root, device)
     print(table.round(3).to_string(index=False))
-    print(f"sweep {desk.short_path(out)}{' (replaced)' if there else ''}")
+    print("sweep", file)
 
 # %% ../nbs/11_cli.ipynb #ab11c8ee
 def reproduce(
