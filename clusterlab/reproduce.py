@@ -513,8 +513,8 @@ def silhouette(
     return float(silhouette_score(x.numpy(), where.numpy())) if 1 < len(where.unique()) < len(where) else None
 
 def map_of(features, clusters, labels):
-    "t-SNE of at most 2,000 evenly spaced images, drawn where the features lie."
-    index = torch.tensor(runs.spaced(len(features)))
+    "t-SNE of at most 1,000 evenly spaced images, drawn where the features lie."
+    index = torch.tensor(runs.spaced(len(features), 1000))
     unit, where = torch.nn.functional.normalize(features, dim=1), clusters.to(features.device)
     near = (unit*directions(features, where, int(where.max()) + 1)[where]).sum(1)[index].cpu()
     xy = maps.tsne(features[index], torch.get_num_threads())
