@@ -506,7 +506,7 @@ def silhouette(
     clusters, # Cluster of each row
     spherical:bool=True # Compare directions (cosine) or points (Euclidean)?
 )->float|None:
-    "Mean silhouette of at most 2,000 evenly spaced images, of directions or of points; None where fewer than two clusters are in use."
+    "Mean silhouette of at most 1,000 evenly spaced images, of directions or of points; None where fewer than two clusters are in use."
     index = torch.tensor(runs.spaced(len(features)))
     x, where = features[index].float().cpu(), clusters[index]
     if spherical: x = torch.nn.functional.normalize(x, dim=1)
@@ -514,7 +514,7 @@ def silhouette(
 
 def map_of(features, clusters, labels):
     "t-SNE of at most 1,000 evenly spaced images, drawn where the features lie."
-    index = torch.tensor(runs.spaced(len(features), 1000))
+    index = torch.tensor(runs.spaced(len(features)))
     unit, where = torch.nn.functional.normalize(features, dim=1), clusters.to(features.device)
     near = (unit*directions(features, where, int(where.max()) + 1)[where]).sum(1)[index].cpu()
     xy = maps.tsne(features[index], torch.get_num_threads())

@@ -195,7 +195,7 @@ def claim(
 # %% ../nbs/07_runs.ipynb #d6a1db95
 def spaced(
     n:int, # Number of images
-    most:int=2000 # Points that are kept
+    most:int=1000 # Points that are kept
 )->list: # Their indices
     "At most `most` evenly spaced indices out of `n`."
     return [i*n//most for i in range(most)] if n > most else list(range(n))
