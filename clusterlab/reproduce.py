@@ -294,7 +294,7 @@ def warm_up(method, where, config, k):
     stop = round(config["start"]*config["epochs"])
     if not 0 < stop < config["stop"]: return None
     base = method_class(method).first
-    same = {n: config[n] for n in options(base) if n in config and n not in ("start", "stop")}
+    same = {n: config[n] for n in options(base) if n in config and n not in ("start", "stop", "every")}
     return settle(base, *where, "warm-up", **same, start=0., stop=stop, k=k)
 
 def pretext_of(method, where, config, k):
