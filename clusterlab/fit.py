@@ -7,8 +7,8 @@ __all__ = ['QUESTIONS', 'SCHEDULES', 'OPTIMIZERS', 'BACKENDS', 'check_method', '
            'optimizer_for', 'set_rates', 'move', 'step', 'answer', 'apart', 'networks', 'views_by', 'as_written',
            'compile_networks', 'facts', 'graph', 'traced', 'Recorded', 'luck_of', 'watching', 'quicker', 'embed_all',
            'save_checkpoint', 'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Ahead', 'reader', 'Diverged',
-           'check_terms', 'train_epoch', 'look', 'looked', 'fit', 'check_plan', 'begin', 'trusting', 'CutOff',
-           'run_epochs']
+           'check_terms', 'train_epoch', 'look', 'between', 'looked', 'fit', 'check_plan', 'begin', 'trusting',
+           'CutOff', 'run_epochs']
 
 # %% ../nbs/06_fit.ipynb #0a9d8232
 import json
@@ -478,6 +478,16 @@ def look(
     "Features, clusters and numbers of this moment; the method refreshes what it keeps."
     with torch.compiler.set_stance("force_eager") if hasattr(method, "compiled") else nullcontext(): return looked(method, images, epoch, evaluate)
 
+@torch.no_grad()
+def between(
+    method, # What is trained
+    epoch:int # Epochs done
+)->dict: # Nothing to write down
+    "An epoch without a look. A method that kept what its steps found, `recalled`, refreshes itself with that."
+    kept = method.recalled() if hasattr(method, "recalled") else None
+    if kept is not None: method.refresh(kept, epoch)
+    return {}
+
 def looked(method, images, epoch, evaluate):
     "What `look` says, with the networks as they are now."
     features = embed_all(method, images)
@@ -595,7 +605,7 @@ def run_epochs(method, images, optimizer, epochs, plan, history, evaluate, check
         last = epoch + 1 == plan["stop"]
         with trusting(n > 0):
             terms = train_epoch(method, images, optimizer, epoch, plan, by)
-            said = look(method, images, epoch + 1, evaluate) if last or (epoch + 1) % plan["every"] == 0 else {}
+            said = look(method, images, epoch + 1, evaluate) if last or (epoch + 1) % plan["every"] == 0 else between(method, epoch + 1)
         tried = {"compiled": int(method.compiled)} if hasattr(method, "compiled") else {}
         history.append({"epoch": epoch + 1, "loss": sum(terms.values()), **terms, **said, **tried})
         if checkpoint: trace(checkpoint, **history[-1])

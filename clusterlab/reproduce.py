@@ -754,18 +754,19 @@ def matching(
     records:list, # All records
     names, # Runs that are asked for
     skip:tuple=("smoke",), # Budgets that prove nothing
-    on:dict={} # Budget -> data sets, where they are not those of the page
+    on:dict={}, # Budget -> data sets, where they are not those of the page
+    seeds=None # Seeds, where they are not those of the page
 )->list: # name, dataset, budget, seed, record: rows for `artefacts.render`
     "The finished records that belong to the runs of a page."
     rows, by_id = [], {r["id"]: r for r in records}
     for name,record in ((n, r) for n in names for r in records if could_be(r, told, n, skip)):
         spec, entry = record["spec"], told["run"][name]
         plan = told["budget"].get(spec["budget"], {})
-        if spec["dataset"]["name"] not in on.get(spec["budget"], plan.get("datasets", [])) or spec["seed"] not in plan["seeds"]: continue
+        if spec["dataset"]["name"] not in on.get(spec["budget"], plan.get("datasets", [])) or spec["seed"] not in (seeds or plan["seeds"]): continue
         expected = configure(spec["method"], spec["dataset"]["name"], spec["budget"], **changes(told, name, spec["dataset"]["name"], spec["budget"]))
         if {k: v for k,v in expected.items() if k != "k"} != spec["config"] or (expected["k"] or spec["dataset"]["classes"]) != spec["k"]: continue
         rows.append(dict(name=name, dataset=spec["dataset"]["name"], budget=spec["budget"], seed=spec["seed"], record=record, whole=whole(record, by_id)))
-        if "minus" in entry: rows[-1]["record"] = less(rows[-1], matching(told, records, [entry["minus"]], skip, on))
+        if "minus" in entry: rows[-1]["record"] = less(rows[-1], matching(told, records, [entry["minus"]], skip, on, seeds))
     return sorted(rows, key=lambda r: (list(names).index(r["name"]), r["dataset"], r["budget"], r["seed"]))
 
 # %% ../nbs/09_reproduce.ipynb #0af4f028
@@ -927,7 +928,7 @@ def report(
     told, meant = targets(target)
     records, written = list(runs.find_records(root or home()/"runs").values()), []
     for key,entry in meant.items():
-        rows = matching(told, records, entry["names"], on=entry.get("on", {}))
+        rows = matching(told, records, entry["names"], on=entry.get("on", {}), seeds=entry.get("seeds"))
         more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)], class_names=entry.get("class_names", names_of()))
         files = artefacts.render(key, entry | more, reported(told["document"], key), rows, scored_images)
         folder = Path(out or home())/("tables" if entry["kind"] in ("results", "information") else "figures")/told.get("folder", told["document"])

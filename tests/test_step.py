@@ -77,6 +77,12 @@ def test_own_labels(steps):
     assert steps("scan", selflabel=.5)["waits"] == 0
 
 
+@pytest.mark.parametrize("name", ("pipcdr", "propos"))
+def test_own_answers(steps, name):
+    "To keep the answers of a step waits for nobody."
+    assert steps(name, own_answers=True) == steps(name)
+
+
 @pytest.mark.parametrize("name", [name for name in LEARNING if name not in ROLLS])
 def test_recording_stays_there(steps, monkeypatch, name):
     "What is recorded takes nothing from the CPU: a copy from there would be an old one at every play, or none at all."
@@ -92,11 +98,11 @@ def test_recording_stays_there(steps, monkeypatch, name):
 
 
 def trained(name, compiled, **changes):
-    "Two epochs of a method on 640 digits; the rows of its history, and everything that it has learnt."
+    "Two epochs of a method on 640 digits, with own answers a look at the end only; the rows of its history, and everything that it has learnt."
     torch.manual_seed(0)
     run = desk.settle(name, "digits", "laptop", 0, batch=64, limit=640, **({"start": 0.} if "start" in desk.options(name) else {}), **changes)
     method = desk.build(run)
-    rows = fit.fit(method, desk.images_of_run(run).images, epochs=4, stop=2, batch=64, compiled=compiled)
+    rows = fit.fit(method, desk.images_of_run(run).images, epochs=4, stop=2, batch=64, compiled=compiled, every=2 if "own_answers" in changes else 1)
     return rows[1:], {n: t for n,t in method.state_dict().items() if torch.is_tensor(t)}
 
 
@@ -117,10 +123,10 @@ def test_recorded(name, monkeypatch):
     assert [{**row, "compiled": int(not refused)} for row in rows] == played
 
 
-@pytest.mark.parametrize("name,changes,played", (("scan", dict(selflabel=.25, threshold=.1), [1, 1]), ("scan", dict(selflabel=.3, threshold=.1, heads=2, negatives="radius", tau2=200), [1, 1]), ("pipcdr", dict(queue=1536), [0, 1]),
+@pytest.mark.parametrize("name,changes,played", (("scan", dict(selflabel=.25, threshold=.1), [1, 1]), ("scan", dict(selflabel=.3, threshold=.1, heads=2, negatives="radius", tau2=200), [1, 1]), ("pipcdr", dict(queue=1536), [0, 1]), ("pipcdr", dict(own_answers=True), [1, 1]),
                                                  ("unic", dict(fixed_views=2), [1, 1]), ("simgcd", dict(teacher_warmup=.1), [1, 1])))
 def test_recorded_options(name, changes, played):
-    "The same where a method goes over to something else on the way: own labels, a full queue, kept views, a temperature."
+    "The same where a method goes over to something else on the way: own labels, a full queue, own answers, kept views, a temperature."
     (rows, state), (again, theirs) = trained(name, "none", **changes), trained(name, "graph", **changes)
     assert all(t.equal(theirs[n]) for n,t in state.items())
     assert [{**row, "compiled": now} for row,now in zip(rows, played)] == again

@@ -7,6 +7,7 @@ __all__ = ['BYOL', 'check_options', 'online_net']
 
 # %% ../../nbs/methods/byol.ipynb #85b3c48c
 import torch
+import torch.nn.functional as F
 from ..losses import alignment
 from ..nets import SlowTwin, backbone, ema_momentum, mlp, predictor, shuffled, split_batchnorm
 from ..targets import kmeans
@@ -135,3 +136,21 @@ def keep_clusters(self:BYOL, features, epoch): # All features; epochs done
     "Take the present clusters as pseudo-labels when there are none yet, and every r epochs; with r = 0 never again."
     first = bool((self.pseudo < 0).any())
     if first or (self.r and epoch % self.r == 0): self.pseudo.copy_(self.assign(features))
+    if getattr(self, "own_answers", False): self.answered.copy_(F.normalize(features.float(), dim=1))
+
+@patch
+def learn_clusters(self:BYOL, n, own_answers): # Images; see the option of that name
+    "Room for pseudo-labels, and for answers where those are clustered."
+    self.own_answers = own_answers
+    self.register_buffer("pseudo", torch.full((n,), -1))
+    if own_answers: self.register_buffer("answered", torch.zeros(n, self.dim))
+
+@patch
+def remember(self:BYOL, index, answers): # Positions in the data set, b; answers to each view, b x dim
+    "Keep what the twin said in this step."
+    if self.own_answers: self.answered[index.to(self.answered.device)] = sum(F.normalize(t.float(), dim=1) for t in answers)
+
+@patch
+def recalled(self:BYOL): # n x dim, of length 1; None: nothing is kept
+    "What the steps found, for an epoch without a look."
+    return F.normalize(self.answered, dim=1) if getattr(self, "own_answers", False) else None

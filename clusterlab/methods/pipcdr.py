@@ -84,6 +84,7 @@ def same_cluster(
 @delegates()
 class PIPCDR(BYOL):
     "Positive instance proximity and cluster dispersion on top of BYOL."
+    later = (*BYOL.later, "own_answers")
     def __init__(self,
         facts:dict, # Of the images: n, channels, size, mean, std
         k:int, # Clusters, in training and in the evaluation
@@ -92,6 +93,7 @@ class PIPCDR(BYOL):
         w:float=.91, # Weight of PIP; CDR has 1 - w, Eq. 9
         tau:float=.1, # Temperature of Eq. 7
         r:int=1, # New pseudo-labels every r epochs; 0: never after the first time
+        own_answers:bool=False, # Between two looks at all images (`every`), cluster what the twin answered in the steps
         align:bool=True, # Use the alignment part of Eq. 7
         uniform:bool=True, # Use the uniformity part of Eq. 7
         queue:int=0, # Rows of earlier targets that are kept (Sec. IV-E); a batch of B adds 2 B
@@ -106,7 +108,7 @@ class PIPCDR(BYOL):
         self.sigma, self.w, self.tau, self.r, self.align, self.uniform = sigma, w, tau, r, align, uniform
         self.neighbour, self.pip_normalized, self.detach_neighbour = neighbour, pip_normalized, detach_neighbour
         self.queue = Queue(queue, self.dim)
-        self.register_buffer("pseudo", torch.full((facts["n"],), -1))
+        self.learn_clusters(facts["n"], own_answers)
 
 # %% ../../nbs/methods/pipcdr.ipynb #a642cbe7
 def check_ranges(sigma, w, tau, r, queue, neighbour, **walk):
@@ -150,6 +152,7 @@ def loss(self:PIPCDR, views, index): # From `views`; positions in the data set
     "Eq. 9, both directions averaged: the weighted terms."
     a, b, order = views
     t_a, t_b, f_a, f_b = self.answers(a, order), self.answers(b, order), self.online(a), self.online(b)
+    self.remember(index, (t_a, t_b))
     p_a, p_b = self.predicted(self.moved(f_a.float())), self.predicted(self.moved(f_b.float()))
     cdr = self.dispersion((f_a, f_b), (p_a, p_b), (t_a, t_b), index) if self.align or self.uniform else {}
     if self.queue.size: self.queue.put(torch.stack([t_a, t_b], 1).flatten(0, 1).float(), index.repeat_interleave(2).to(t_a.device))

@@ -49,6 +49,7 @@ def prototype_scattering(
 @delegates()
 class ProPos(BYOL):
     "Prototype scattering and positive sampling on top of BYOL."
+    later = (*BYOL.later, "own_answers")
     def __init__(self,
         facts:dict, # Of the images: n, channels, size, mean, std
         k:int, # Clusters, in training and in the evaluation
@@ -57,13 +58,14 @@ class ProPos(BYOL):
         psl_weight:float=.1, # Weight of prototype scattering; the alignment has 1
         tau:float=.5, # Temperature of prototype scattering
         r:int=1, # New pseudo-labels every r epochs; 0: never after the first time
+        own_answers:bool=False, # Between two looks at all images (`every`), cluster what the twin answered in the steps
         **kwargs
     ):
         super().__init__(facts, k, **kwargs)
         sigma, psl_weight, tau = float(sigma), float(psl_weight), float(tau)
         check_ranges(sigma, psl_weight, tau, r)
         self.sigma, self.psl_weight, self.tau, self.r = sigma, psl_weight, tau, r
-        self.register_buffer("pseudo", torch.full((facts["n"],), -1))
+        self.learn_clusters(facts["n"], own_answers)
 
 # %% ../../nbs/methods/propos.ipynb #dc249e26
 def check_ranges(sigma, psl_weight, tau, r):
@@ -96,6 +98,7 @@ def loss(self:ProPos, views, index): # From `views`; positions in the data set
     a, b, order, *eps = views
     labels = self.pseudo[index.to(self.pseudo.device)]
     t_a, t_b, f_a, f_b = self.answers(a, order), self.answers(b, order), self.online(a), self.online(b)
+    self.remember(index, (t_a, t_b))
     there, back = self.one_way(f_a, eps[0], t_b, labels), self.one_way(f_b, eps[1], t_a, labels)
     weight = {"align": 1., "psl": self.psl_weight}
     return {name: weight[name]*(there[name] + back[name])/2 for name in there}
