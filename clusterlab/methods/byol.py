@@ -19,6 +19,7 @@ from torch import nn
 class BYOL(nn.Module):
     "Bootstrap your own latent, with spherical k-means on the features of the slow twin."
     first = "byol" # Who does the beginning of the schedule, for this method and for those built on it
+    own_answers = False # An option of those that learn with clusters, see `learn_clusters`
     later = ("shuffle_key_bn",) # came after the first records: at its default it is no part of the name of a run
     def __init__(self,
         facts:dict, # Of the images: channels, size, mean, std (see `ImageSet.describe`)
@@ -136,7 +137,7 @@ def keep_clusters(self:BYOL, features, epoch): # All features; epochs done
     "Take the present clusters as pseudo-labels when there are none yet, and every r epochs; with r = 0 never again."
     first = bool((self.pseudo < 0).any())
     if first or (self.r and epoch % self.r == 0): self.pseudo.copy_(self.assign(features))
-    if getattr(self, "own_answers", False): self.answered.copy_(F.normalize(features.float(), dim=1))
+    if self.own_answers: self.answered.copy_(F.normalize(features.float(), dim=1))
 
 @patch
 def learn_clusters(self:BYOL, n, own_answers): # Images; see the option of that name
@@ -153,4 +154,4 @@ def remember(self:BYOL, index, answers): # Positions in the data set, b; answers
 @patch
 def recalled(self:BYOL): # n x dim, of length 1; None: nothing is kept
     "What the steps found, for an epoch without a look."
-    return F.normalize(self.answered, dim=1) if getattr(self, "own_answers", False) else None
+    return F.normalize(self.answered, dim=1) if self.own_answers else None

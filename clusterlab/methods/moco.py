@@ -77,7 +77,7 @@ class MoCo(nn.Module):
         self.twin = SlowTwin(self.online)
         self.queue = Queue(queue, dim)
     pick, views, answers, stepped = BYOL.pick, BYOL.views, BYOL.answers, BYOL.stepped # as BYOL answers them
-    assign, refresh, keep_clusters = BYOL.assign, BYOL.refresh, BYOL.keep_clusters
+    assign, refresh = BYOL.assign, BYOL.refresh
 
 # %% ../../nbs/methods/moco.ipynb #9ca8f75d
 def check_moco(k, n, hidden, dim, crop, size, tau, queue, ema, bn_splits, features, n_init):

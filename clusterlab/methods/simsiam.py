@@ -60,7 +60,7 @@ class SimSiam(nn.Module):
         self.recipe = recipe_for(recipe, size or facts["size"], tuple(facts["mean"]), tuple(facts["std"]), **({"crop": (crop, 1.)} if crop else {}))
         self.online = siamese_net(backbone, facts["channels"], stem, hidden, dim, layers, bn_splits)
         self.predict = split_batchnorm(mlp(dim, bottleneck, dim), bn_splits)
-    pick, assign, refresh, keep_clusters = BYOL.pick, BYOL.assign, BYOL.refresh, BYOL.keep_clusters # as BYOL answers them
+    pick, assign, refresh = BYOL.pick, BYOL.assign, BYOL.refresh # as BYOL answers them
 
 # %% ../../nbs/methods/simsiam.ipynb #9ce8a2ea
 def check_simsiam(k, n, hidden, dim, layers, bottleneck, crop, size, predictor_lr, bn_splits, features, n_init):
