@@ -39,7 +39,7 @@ def contests(images, batch, few):
 
 
 def main():
-    started, (n, batch, rounds, few) = time.monotonic(), (64, 32, 3, 2) if toy() else (2048, 256, 100, 9)
+    started, (n, batch, rounds, few) = time.monotonic(), (64, 32, 3, 2) if toy() else (2048, 256, 200, 9)
     torch.set_num_threads(1)
     def told(size, data, most): return dict(goal="G7, G8", what=f"one training step at {size} pixels, small network, batch {batch}, one thread", data=data, ours="BYOL", most=most, own=list(METHODS.values()), checks={})
     rows = against(compete({label: stepper(name, batch) for name,label in METHODS.items()}, rounds, warm=3 if toy() else 20)[0], "BYOL")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 import warnings
 from beartype import beartype
-from ..losses import alignment
+from ..losses import alignment, unit
 from .byol import BYOL
 from ..nets import ema_momentum
 from ..runs import short, spaced
@@ -38,8 +38,9 @@ def largest(
     rest = s.shape[-1] - m
     if rest <= 0: return s.ge_(least)
     if s.device.type in BY_NUMPY:
-        below, edge = torch.from_numpy(np.sort(s.numpy(), axis=-1))[...,rest-1:rest+1].split(1, -1)
-        if not ((below == edge) & (edge >= least)).any(): return s.ge_(edge.clamp(min=least))
+        ranked = np.sort(s.numpy(), axis=-1)
+        edge = np.maximum(ranked[...,rest], ranked.dtype.type(least))
+        if not (ranked[...,rest-1] >= edge).any(): return s.ge_(torch.from_numpy(edge)[...,None])
     return torch.zeros_like(s).scatter_(-1, s.topk(m).indices, 1.).mul_(s >= least)
 
 def most(s):
@@ -56,7 +57,7 @@ def company(
 )->Float[Tensor, "*v n n"]: # A, unit rows; 0 for a row of zeros
     "The company that each image of a batch keeps. The cosines of these rows are the contextual affinity."
     with torch.autocast(f.device.type, enabled=False):
-        n, u = f.shape[-2], F.normalize(f.to(torch.promote_types(f.dtype, torch.float32)), dim=-1)
+        n, u = f.shape[-2], unit(f)
         s = u @ u.mT
         itself = s.diagonal(dim1=-2, dim2=-1)
         mute = itself < .5
@@ -65,13 +66,17 @@ def company(
         trust = s.gather(-1, whom)
         itself.fill_(torch.inf)
         if f.device.type not in BY_NUMPY or mute.any(): s.masked_fill_(mute[...,None] | mute[...,None,:], -torch.inf)
-        a, w = largest(s, k1, -2.).view(-1, n, n), F.pad(trust.clamp_(min=-1).square_(), (1, 0), value=1.).flatten(0, -2)
-        mine = torch.arange(len(w), device=f.device)[:,None]
-        whom = torch.cat([mine, whom.flatten(0, -2) + mine//n*n], 1)
-        for _ in range(2 if k2 > 1 else 0):
-            a = F.embedding_bag(whom, (a + a.mT).flatten(0, 1), per_sample_weights=w, mode="sum")
-            a = a.div_(torch.linalg.vector_norm(a, dim=1, keepdim=True).clamp_(min=1e-12)).view(-1, n, n)
-        return a.view(f.shape[:-1] + (n,)) if k2 > 1 else F.normalize(a, dim=-1).view(f.shape[:-1] + (n,))
+        a = largest(s, k1, -2.)
+        if k2 == 1 or n == 1: return F.normalize(a, dim=-1)
+        both, weight = torch.empty_like(a), trust.clamp_(min=-1).square_()
+        for _ in range(2):
+            torch.add(a, a.mT, out=both)
+            for mine, lists, who, w in zip(*(x.view(-1, n, x.shape[-1]) for x in (a, both, whom, weight))):
+                torch.index_select(lists, 0, who[:,0], out=mine).mul_(w[:,:1])
+                for m in range(1, who.shape[1]): mine.addcmul_(lists[who[:,m]], w[:,m:m+1])
+            a.add_(both)
+            a.div_(torch.linalg.vector_norm(a, dim=-1, keepdim=True).clamp_(min=1e-12))
+        return a
 
 # %% ../../nbs/methods/connr.ipynb #d518104c
 @torch.no_grad()
@@ -88,8 +93,7 @@ def neighbourhoods(
 
 def itself_first(affinity, at=0):
     "Affinities with that of each row to itself above all others, if it is not 0; row 0 belongs to image `at`."
-    own = affinity.diagonal(at, -2, -1)
-    own += 2*(own > 0)
+    affinity.diagonal(at, -2, -1).mul_(3)
     return affinity
 
 # %% ../../nbs/methods/connr.ipynb #43ed0a77
@@ -100,7 +104,7 @@ def nearest_with_self(
     block:int # Rows at a time
 )->tuple: # Cosine and position, n x min(m, n), itself first; cosine -inf: nobody
     "The `m` most similar rows by cosine."
-    u, found = F.normalize(f.to(torch.promote_types(f.dtype, torch.float32)), dim=1), []
+    u, found = unit(f), []
     mute = u.square().sum(1) < .5
     for at in range(0, len(u), block):
         s = u[at:at+block] @ u.T
@@ -156,17 +160,18 @@ def conaff(
 @torch.no_grad()
 @jaxtyped(typechecker=beartype)
 def boundary_ratio(
-    keys:Float[Tensor, "*v b d"], # Features, any length: compared at unit length
+    keys:Float[Tensor, "*v b d"], # Features, of length 1
     centres:Float[Tensor, "k d"], # Of the clusters, as they are
     labels:Int[Tensor, " b"] # Cluster of each, from 0 to k-1; -1: none yet
 )->Float[Tensor, "*v b"]: # 0: at home; 1: on the border; infinite for who sits on another centre or has no cluster
     "Distance to the own centre over the distance to the nearest other one."
     with torch.autocast(keys.device.type, enabled=False):
         c = centres.to(torch.promote_types(keys.dtype, torch.float32))
-        far = (1 + c.square().sum(1)).add(F.normalize(keys.to(c), dim=-1) @ c.T, alpha=-2).clamp_(min=0)
-        home = labels.clamp(min=0)[:,None].expand(*far.shape[:-1], 1)
+        far = (1 + c.square().sum(1)).add(keys.to(c) @ c.T, alpha=-2).clamp_(min=0)
+        far = F.pad(far, (0, 1), value=torch.inf) # the last column is the cluster of those who have none
+        home = (labels % far.shape[-1])[:,None].expand(*far.shape[:-1], 1)
         own, other = far.gather(-1, home)[...,0], far.scatter_(-1, home, torch.inf).amin(-1)
-        return torch.where((other > 0) & (labels >= 0), (own/other).sqrt_(), torch.inf)
+        return (own/other).sqrt_().nan_to_num_(nan=torch.inf, posinf=torch.inf)
 
 # %% ../../nbs/methods/connr.ipynb #7a1fed18
 MODES = "strict inclusive absolute none".split()
@@ -216,7 +221,7 @@ class Filter(nn.Module):
     def get_extra_state(self): return torch.tensor([self.begun, self.done], dtype=torch.float64)
     def set_extra_state(self, state): self.begun, self.done = state.tolist()
 
-    def forward(self, keys, index): # Answers of the twin, ... x b x dim; positions in the data set, b
+    def forward(self, keys, index): # Answers of the twin, of length 1, ... x b x dim; positions in the data set, b
         "Who of the batch passes: ... x b truth values. With one cluster there is no boundary, and everybody does."
         if self.mode == "none" or len(self.centres) == 1: return torch.ones(keys.shape[:-1], dtype=torch.bool, device=keys.device)
         return passes(boundary_ratio(keys, self.centres, self.pseudo[index.to(self.pseudo.device)]), self.share, self.mode)
@@ -245,7 +250,7 @@ def part(self:Filter): return (self.done - self.begun)/(1 - self.begun) if self.
 @jaxtyped(typechecker=beartype)
 def group_concordance(
     p:Float[Tensor, "*v b d"], # Predictions from one view, any length
-    keys:Float[Tensor, "*v m d"], # Answers to the other view, those of the batch and perhaps more; no gradient
+    keys:Float[Tensor, "*v m d"], # Answers to the other view, of length 1, those of the batch and perhaps more; no gradient
     weight:Float[Tensor, "*v b m"], # Of each key in the neighbourhood of each image; 0: no neighbour
     kept:Bool[Tensor, "*v b"], # Who passes the filter
     normalizer:str="batch" # Divide by the batch, or by those kept
@@ -255,8 +260,9 @@ def group_concordance(
     with torch.autocast(p.device.type, enabled=False):
         wide = torch.promote_types(p.dtype, torch.float32)
         weight, kept = weight.to(wide), kept.to(wide)
-        group = weight @ F.normalize(keys.detach().to(wide), dim=-1)
-        far = weight.sum(-1) - (F.normalize(p.to(wide), dim=-1)*group).sum(-1)
+        group = weight @ keys.detach().to(wide)
+        cosine = torch.linalg.vecdot(p.to(wide), group)/torch.linalg.vector_norm(p, dim=-1, dtype=wide).clamp(min=1e-12)
+        far = weight.sum(-1) - cosine
         return 2*((kept*far).sum(-1)/(kept.shape[-1] if normalizer == "batch" else kept.sum(-1).clamp(min=1))).mean()
 
 # %% ../../nbs/methods/connr.ipynb #6b5e238c
@@ -330,22 +336,22 @@ def stepped(self:ConNR, progress): # Fraction of the schedule that is done
 
 # %% ../../nbs/methods/connr.ipynb #c347ac3d
 @patch
-def asked(self:ConNR, t, index): # Answers, those to the second view first, 2 x b x dim; positions in the data set
-    "Keys, their weights in the neighbourhood of each image, and who passes, for each direction."
+def asked(self:ConNR, t, index): # Answers, of length 1, those to the second view first, 2 x b x dim; positions in the data set
+    "Keys, which of them are neighbours of each image, and who passes, for each direction."
     if self.neighbors_across_views:
         keys = t.flatten(0, 1)
-        return keys.expand(2, -1, -1), neighbourhoods(keys, self.k1, self.k2, self.near).div_(min(self.near, len(keys))).view(2, -1, len(keys)), self.filter(t, index)
-    return t, neighbourhoods(t, self.k1, self.k2, self.near).div_(min(self.near, len(index))), self.filter(t, index)
+        return keys.expand(2, -1, -1), neighbourhoods(keys, self.k1, self.k2, self.near).view(2, -1, len(keys)), self.filter(t, index)
+    return t, neighbourhoods(t, self.k1, self.k2, self.near), self.filter(t, index)
 
 @patch
 def loss(self:ConNR, views, index): # From `views`; positions in the data set
     "Group-aware concordance, both directions averaged."
     a, b, order = views
     t_a, t_b = self.answers(a, order), self.answers(b, order)
-    t = torch.stack([t_b, t_a])
+    t = unit(torch.stack([t_b, t_a]))
     asked = self.asked(t, index) if self.neighbours else None
     p = torch.stack([self.predicted(self.online(x)) for x in (a, b)])
-    value = group_concordance(p, *asked, self.normalizer) if asked else alignment(p.flatten(0, 1), t.flatten(0, 1))
+    value = group_concordance(p, *asked, self.normalizer)/min(self.near, asked[0].shape[1]) if asked else alignment(p.flatten(0, 1), t.flatten(0, 1))
     return {"concordance": value if self.loss_grad_scale == 1 else value.detach() + self.loss_grad_scale*(value - value.detach())}
 
 # %% ../../nbs/methods/connr.ipynb #1e56e363
@@ -353,9 +359,9 @@ def loss(self:ConNR, views, index): # From `views`; positions in the data set
 def study(self:ConNR, features, clusters, labels): # n x dim of images that are scored; cluster of each; not used
     "The images at the boundary: their share, their silhouette, and which points of the map they are (Fig. 4)."
     if not 1 < len(clusters.unique()) < len(clusters): return {}
-    at, unit = torch.tensor(spaced(len(features))), F.normalize(features.float(), dim=1)
-    held = ~passes(boundary_ratio(unit, self.clustering.centres.to(unit), clusters.to(unit.device)), self.filter.t, "strict").cpu()
-    shape = torch.from_numpy(silhouette_samples(unit[at].cpu().numpy(), clusters[at].numpy()))
+    at, keys = torch.tensor(spaced(len(features))), unit(features)
+    held = ~passes(boundary_ratio(keys, self.clustering.centres.to(keys), clusters.to(keys.device)), self.filter.t, "strict").cpu()
+    shape = torch.from_numpy(silhouette_samples(keys[at].cpu().numpy(), clusters[at].numpy()))
     rows = [(name, what, short(value)) for name,mask in (("boundary", held), ("non-boundary", ~held)) if mask[at].any()
             for what,value in (("share", mask.float().mean().item()), ("silhouette", shape[mask[at]].mean().item()))]
     return {"boundary": dict(zip(("series", "x", "y"), map(list, zip(*rows)))), "flags": {"flag": held[at].int().tolist()}}

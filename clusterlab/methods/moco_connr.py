@@ -9,7 +9,7 @@ __all__ = ['group_contrast', 'older_keys', 'MoCoConNR']
 import torch
 import torch.nn.functional as F
 from beartype import beartype
-from ..losses import cosines
+from ..losses import cosines, unit
 from .connr import Filter, check_connr, neighbourhoods
 from .moco import MoCo
 from dataclasses import replace
@@ -119,4 +119,4 @@ def one_way(self:MoCoConNR, q, k): # Queries of one view; keys of the other, b x
     if not self.neighbours: return MoCo.one_way(self, q, k)
     near, s = neighbourhoods(k, self.k1, self.k2, self.near), cosines(q, k.detach())
     weight = near/near.sum(1, keepdim=True).clamp(min=1)
-    return group_contrast(s, self.negatives(q, s, near), weight, self.filter(k, self.index), self.tau, self.denominator, self.normalizer)
+    return group_contrast(s, self.negatives(q, s, near), weight, self.filter(unit(k), self.index), self.tau, self.denominator, self.normalizer)

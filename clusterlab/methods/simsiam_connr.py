@@ -9,6 +9,7 @@ __all__ = ['group_cosine', 'SimSiamConNR']
 import torch
 import torch.nn.functional as F
 from beartype import beartype
+from ..losses import unit
 from .connr import Filter, check_connr, neighbourhoods
 from .simsiam import SimSiam
 from dataclasses import replace
@@ -90,7 +91,7 @@ def one_way(self:SimSiamConNR, p, z): # Predictions from one view; features of t
     "One side of Eq. 16."
     if not self.neighbours: return SimSiam.one_way(self, p, z)
     near = neighbourhoods(z.detach(), self.k1, self.k2, self.near)
-    return group_cosine(p, z, near/near.sum(1, keepdim=True).clamp(min=1), self.filter(z.detach(), self.index), self.normalizer)
+    return group_cosine(p, z, near/near.sum(1, keepdim=True).clamp(min=1), self.filter(unit(z.detach()), self.index), self.normalizer)
 
 @patch
 def loss(self:SimSiamConNR, views, index): # From `views`; positions in the data set
