@@ -625,6 +625,8 @@ def check_page(
         for name,entry in told.get(room, {}).items():
             check(f"{room} {name}", entry, room)
             for part in entry.get("parts", []): check(f"{room} {name}, part {part.get('name')}", part, "part")
+            for key in ("on", "seeds") if room == "artefact" else ():
+                for budget in entry.get(key, {}): known(f"experiments/{document}.toml, {room} {name}: budget of {key}", budget, told["budget"])
 
 # %% ../nbs/09_reproduce.ipynb #b7e70e1f
 def known_sweep(document, key, told, name):
@@ -686,7 +688,7 @@ def wanted(
     asked = [a for a in meant.values() if budget in a.get("budgets", [budget])]
     plan = told["budget"][budget]
     for name in dict.fromkeys(n for a in asked for n in a["names"]): known(f"run of {target}:", name, told["run"])
-    picked = dict.fromkeys((seed, dataset, n) for a in asked for seed in (a.get("seeds", plan["seeds"]) if seeds is None else range(seeds))
+    picked = dict.fromkeys((seed, dataset, n) for a in asked for seed in (a.get("seeds", {}).get(budget, plan["seeds"]) if seeds is None else range(seeds))
                            for dataset in a.get("on", {}).get(budget, plan["datasets"]) if dataset not in without for n in a["names"]
                            if not any(rule.get("skip") for rule in rules(told, n, dataset, budget)))
     return [settle(told["run"][n]["method"], dataset, budget, seed, label=told["run"][n].get("swept", n), **where, **changes(told, n, dataset, budget)) for seed,dataset,n in picked]
@@ -754,19 +756,19 @@ def matching(
     records:list, # All records
     names, # Runs that are asked for
     skip:tuple=("smoke",), # Budgets that prove nothing
-    on:dict={}, # Budget -> data sets, where they are not those of the page
-    seeds=None # Seeds, where they are not those of the page
+    artefact:dict={} # One that may have data sets or seeds of its own at a budget (`on`, `seeds`)
 )->list: # name, dataset, budget, seed, record: rows for `artefacts.render`
     "The finished records that belong to the runs of a page."
     rows, by_id = [], {r["id"]: r for r in records}
     for name,record in ((n, r) for n in names for r in records if could_be(r, told, n, skip)):
         spec, entry = record["spec"], told["run"][name]
         plan = told["budget"].get(spec["budget"], {})
-        if spec["dataset"]["name"] not in on.get(spec["budget"], plan.get("datasets", [])) or spec["seed"] not in (seeds or plan["seeds"]): continue
+        datasets, seeds = (artefact.get(own, {}).get(spec["budget"], plan.get(general, [])) for own,general in (("on", "datasets"), ("seeds", "seeds")))
+        if spec["dataset"]["name"] not in datasets or spec["seed"] not in seeds: continue
         expected = configure(spec["method"], spec["dataset"]["name"], spec["budget"], **changes(told, name, spec["dataset"]["name"], spec["budget"]))
         if {k: v for k,v in expected.items() if k != "k"} != spec["config"] or (expected["k"] or spec["dataset"]["classes"]) != spec["k"]: continue
         rows.append(dict(name=name, dataset=spec["dataset"]["name"], budget=spec["budget"], seed=spec["seed"], record=record, whole=whole(record, by_id)))
-        if "minus" in entry: rows[-1]["record"] = less(rows[-1], matching(told, records, [entry["minus"]], skip, on, seeds))
+        if "minus" in entry: rows[-1]["record"] = less(rows[-1], matching(told, records, [entry["minus"]], skip, artefact))
     return sorted(rows, key=lambda r: (list(names).index(r["name"]), r["dataset"], r["budget"], r["seed"]))
 
 # %% ../nbs/09_reproduce.ipynb #0af4f028
@@ -928,7 +930,7 @@ def report(
     told, meant = targets(target)
     records, written = list(runs.find_records(root or home()/"runs").values()), []
     for key,entry in meant.items():
-        rows = matching(told, records, entry["names"], on=entry.get("on", {}), seeds=entry.get("seeds"))
+        rows = matching(told, records, entry["names"], artefact=entry)
         more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)], class_names=entry.get("class_names", names_of()))
         files = artefacts.render(key, entry | more, reported(told["document"], key), rows, scored_images)
         folder = Path(out or home())/("tables" if entry["kind"] in ("results", "information") else "figures")/told.get("folder", told["document"])

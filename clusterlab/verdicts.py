@@ -328,7 +328,7 @@ def runs_of(
     entry:dict # An artefact, which may have data sets of its own
 )->list: # Rows as from `reproduce.matching`
     "The records behind an artefact."
-    return reproduce.matching(told, records, names, on=entry.get("on", {}), seeds=entry.get("seeds"))
+    return reproduce.matching(told, records, names, artefact=entry)
 
 # %% ../nbs/09_verdicts.ipynb #4062b7be
 def sides_of(
