@@ -230,6 +230,13 @@ def test_dry_run(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("budget", reproduce.budget_names())
+def test_plan_whole(budget, tmp_path):
+    "Everything can be asked for at any budget, as far as its images are here: no run has options that its method refuses."
+    found = planner.needs("all", budget, root=tmp_path)
+    assert len(found) > 50 and (budget not in ("smoke", "laptop") or sum(len(need.runs) for need in found) > 500)
+
+
 def test_wanted_first():
     "What the pages want first, in this order."
     told = {f"{d}/{key}": a["value"] for d in DOCUMENTS for key,a in reproduce.page(d)["artefact"].items() if "value" in a}
