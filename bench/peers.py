@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 from clusterlab import nets
+from clusterlab.losses import unit
 from clusterlab.methods.byol import BYOL
 from clusterlab.methods.connr import ConNR
 from clusterlab.methods.propos import ProPos
@@ -165,7 +166,7 @@ def apart(method, batch):
     centres = torch.randn(batch//8, DIM, generator=dice)[index % (batch//8)]
     a, b = ((centres + torch.randn(batch, DIM, generator=dice)/2).to(device) for _ in range(2))
     mine, theirs = sum(method.loss((a, b, None, *noise), index).values()), sum(WAYS[type(method)](x, y, method.predict, labels, method) for x,y in ((a, b), (b, a)))/2
-    constant = 2*method.filter(torch.stack([b, a]), index).float().mean() if isinstance(method, ConNR) else 2
+    constant = 2*method.filter(unit(torch.stack([b, a])), index).float().mean() if isinstance(method, ConNR) else 2
     return abs(mine - constant - theirs).item()
 
 

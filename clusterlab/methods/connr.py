@@ -30,7 +30,7 @@ BY_NUMPY = {"cpu"} # Devices where numpy reaches the numbers: it sorts them fast
 
 @torch.no_grad()
 def largest(
-    s:Tensor, # Any numbers, ... x n; overwritten
+    s:Tensor, # Floating-point numbers, of at least two dimensions, ... x n; overwritten
     m:int, # How many of each row, at most
     least:float # Smaller numbers never count
 )->Tensor: # 1 where the number is one of them, 0 elsewhere
@@ -78,12 +78,12 @@ def company(
         s = u @ u.mT
         itself = s.diagonal(dim1=-2, dim2=-1)
         mute = itself < .5
+        if f.device.type not in BY_NUMPY or mute.any(): s.masked_fill_(mute[...,None] | mute[...,None,:], -torch.inf)
         itself.fill_(-torch.inf)
         whom = most(s) if k2 <= 2 else s.topk(min(k2, n) - 1).indices
         trust = s.gather(-1, whom)
-        itself.fill_(torch.inf)
-        if f.device.type not in BY_NUMPY or mute.any(): s.masked_fill_(mute[...,None] | mute[...,None,:], -torch.inf)
-        a, weight = largest(s, k1, -2.), trust.clamp_(min=-1).square_()
+        itself.copy_(torch.where(mute, -torch.inf, torch.inf))
+        a, weight = largest(s, k1, -2.), trust.masked_fill_(trust == -torch.inf, 0).square_()
         return F.normalize(a, dim=-1) if k2 == 1 or n == 1 else spread(a, whom, weight)
 
 # %% ../../nbs/methods/connr.ipynb #d518104c
@@ -177,7 +177,7 @@ def boundary_ratio(
         c = centres.to(torch.promote_types(keys.dtype, torch.float32))
         far = (1 + c.square().sum(1)).add(keys.to(c) @ c.T, alpha=-2).clamp_(min=0)
         far = F.pad(far, (0, 1), value=torch.inf) # the last column is the cluster of those who have none
-        home = (labels % far.shape[-1])[:,None].expand(*far.shape[:-1], 1)
+        home = labels.where(labels >= 0, len(c))[:,None].expand(*far.shape[:-1], 1)
         own, other = far.gather(-1, home)[...,0], far.scatter_(-1, home, torch.inf).amin(-1)
         return (own/other).sqrt_().nan_to_num_(nan=torch.inf, posinf=torch.inf)
 
@@ -267,9 +267,9 @@ def group_concordance(
     if normalizer not in ("batch", "kept"): raise ValueError(f"normalizer is '{normalizer}', but must be batch or kept")
     with torch.autocast(p.device.type, enabled=False):
         wide = torch.promote_types(p.dtype, torch.float32)
-        weight, kept = weight.to(wide), kept.to(wide)
+        p, weight, kept = p.to(wide), weight.to(wide), kept.to(wide)
         group = weight @ keys.detach().to(wide)
-        cosine = torch.linalg.vecdot(p.to(wide), group)/torch.linalg.vector_norm(p, dim=-1, dtype=wide).clamp(min=1e-12)
+        cosine = torch.linalg.vecdot(p, group)/torch.linalg.vector_norm(p, dim=-1).clamp(min=1e-12)
         far = weight.sum(-1) - cosine
         return 2*((kept*far).sum(-1)/(kept.shape[-1] if normalizer == "batch" else kept.sum(-1).clamp(min=1))).mean()
 
