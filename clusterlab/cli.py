@@ -61,6 +61,7 @@ def list_runs(
     root=None # Folder of all records; None: runs of the project
 )->list: # (place, what came out)
     "Every run on record."
+    desk.pages_folder(root, "")
     found = runs.find_records(root or desk.home()/"runs")
     return [(f"{r['spec']['method']}/{r['spec']['dataset']['name']}/{r['id']}", f"{r['label']}, {r['spec']['budget']}, seed {r['spec']['seed']}: {r['reason'] or desk.one_line(r['scores'])}")
             for r in found.values()]
@@ -90,14 +91,14 @@ def run(
     changes = dict(desk.parse_setting(text) for text in set or [])
     wish = desk.settle(method, dataset, budget, seed, root=runs_root, data_root=root, **({"k": k} if k else {}), **changes)
     if desk.images_of_run(wish).skipped: print(desk.left_out(dataset, desk.images_of_run(wish)))
+    if "evenly spaced images out of" in wish.spec["dataset"]["protocol"]: print(wish.spec["dataset"]["protocol"])
     for line in desk.plan_lines(desk.in_order([wish])): print(line)
     started, was = time.monotonic(), runs.standing(wish.path)[0]
     record = desk.execute(wish, device, progress=sys.stderr.isatty())
     print(desk.one_line(record["scores"]), "(from its record)" if was == "finished" else f"in {time.monotonic() - started:.1f} s")
     if empty := desk.empty_clusters(record): print(f"warning: {empty}")
     print("record", desk.short_path(wish.path))
-    clusters = wish.state.with_name("clusters.csv")
-    if clusters.exists(): print("clusters", desk.short_path(clusters))
+    if clusters := desk.clusters_file(wish, device): print("clusters", desk.short_path(clusters))
 
 # %% ../nbs/11_cli.ipynb #a31406db
 @contextmanager

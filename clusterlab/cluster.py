@@ -217,6 +217,7 @@ def k_sweep(self:Clusterer,
     "The features of images, clustered into other numbers of clusters, and how good each is. No labels."
     features, spherical = torch.from_numpy(self.transform(X)), getattr(self.method_, "spherical", True)
     most = len(features)//2
+    if most < 2: raise ValueError(f"there are {len(features)} images, but clusters of two at least, and two of them, need 4")
     ks = sorted({round(k) for k in np.linspace(2, min(2*self.n_clusters_, most), 12)} if ks is None else set(ks))
     for k in ks:
         if not isinstance(k, Integral) or not 2 <= k <= most: raise ValueError(f"ks has {k!r}, but must hold whole numbers from 2 to {most}, half of the {len(features)} images")

@@ -351,7 +351,7 @@ def read_checkpoint(
         with safe_open(path, "pt") as f:
             facts = f.metadata() or {}
             return {name: f.get_tensor(name) for name in f.keys()}, int(facts["epoch"]), json.loads(facts["history"])
-    except Exception as why: raise ValueError(f"{path} is not a checkpoint of this loop: {why}") from why
+    except Exception as why: raise ValueError(f"{path} is not a checkpoint of this loop: {why}; delete it, and it is made again") from why
 
 # %% ../nbs/06_fit.ipynb #febd9eaa
 def trace(

@@ -6,7 +6,7 @@
 __all__ = ['STEPS', 'WARM', 'Need', 'needs', 'left_alone', 'claims_of', 'decidable', 'rehearsed', 'own_epochs', 'step_of',
            'network_of', 'rates_of', 'Costs', 'carried', 'by_value', 'price_of', 'plan_of', 'notebook_of',
            'parameters_of', 'with_notebooks', 'engine', 'through_papermill', 'alone', 'paper_run', 'processes',
-           'run_notebook', 'in_process', 'in_turn', 'run_all', 'reproduce', 'here', 'total']
+           'patient', 'run_notebook', 'in_process', 'in_turn', 'run_all', 'reproduce', 'here', 'total']
 
 # %% ../nbs/09_planner.ipynb #73b4536e
 import json
@@ -291,6 +291,15 @@ def processes():
     return warm
 
 # %% ../nbs/09_planner.ipynb #5fbdc0aa
+def patient(ask, until):
+    "What comes of a run, asked again as long as another process makes it."
+    said = ask()
+    while said.startswith("BlockingIOError") and time.time() < until:
+        time.sleep(5)
+        said = ask()
+    return said
+
+# %% ../nbs/09_planner.ipynb #e0ff487c
 def run_notebook(
     run:desk.Run, # A settled run
     threads:int=1, # CPU threads for it
@@ -304,7 +313,7 @@ def run_notebook(
     for name in given: desk.known(f"parameter of {notebook.name}:", name, there)
     out = runs.heavy_folder(run.path)/"run.ipynb"
     out.parent.mkdir(parents=True, exist_ok=True)
-    said = in_process(str(notebook), str(out) if with_notebooks() else "", given, threads, until)
+    said = patient(lambda: in_process(str(notebook), str(out) if with_notebooks() else "", given, threads, until), until)
     status, why = runs.standing(run.path)
     if status == "finished": return runs.read_record(run.path)
     if said.startswith("CutOff"): raise fitting.CutOff(said)
@@ -375,6 +384,7 @@ def reproduce(
         if value is not None and not value >= least: raise ValueError(f"{name} is {value}, but must be at least {least}")
     until = float("inf") if minutes is None else time.time() + 60*minutes
     where = root or desk.home()/"runs"
+    if not dry_run: desk.pages_folder(root, out, made=False)
     wanted, costs = needs(target, budget, seeds, root, data_root), Costs(list(runs.find_records(where).values()), here())
     if any(need.missing for need in wanted): wanted = by_value(wanted, costs)
     needed, missing = ({r.id: r for need in wanted for r in part(need)} for part in (lambda n: n.runs, lambda n: n.missing))

@@ -8,12 +8,13 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
            'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'changes_of', 'images_of',
            'settle', 'check_parts', 'buildable', 'check_side', 'warm_up', 'pretext_of', 'build', 'watcher',
            'clusters_of', 'scored_part', 'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters',
-           'directions', 'left_out', 'known_of', 'images_of_run', 'report_of', 'study_of', 'silhouette', 'map_of',
-           'device_name', 'execute', 'failure', 'ready', 'from_notebook', 'documents', 'page', 'check_page',
-           'known_sweep', 'check_rules', 'rules', 'changes', 'targets', 'wanted', 'in_order', 'plan_lines',
-           'short_path', 'one_line', 'empty_clusters', 'whole', 'matching', 'could_be', 'less', 'reported',
-           'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth', 'snscc_terms',
-           'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images', 'report']
+           'directions', 'left_out', 'name_clusters', 'clusters_file', 'known_of', 'images_of_run', 'report_of',
+           'study_of', 'silhouette', 'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook',
+           'documents', 'page', 'check_page', 'known_sweep', 'check_rules', 'rules', 'changes', 'targets', 'wanted',
+           'in_order', 'plan_lines', 'short_path', 'one_line', 'empty_clusters', 'whole', 'matching', 'could_be',
+           'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth',
+           'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images', 'pages_folder',
+           'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -426,7 +427,7 @@ def write_clusters(
     if not files: return
     path = run.state.with_name("clusters.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as f: csv.writer(f).writerows([("file", "cluster"), *zip(files, clusters.tolist())])
+    name_clusters(path, files, clusters.tolist())
     kept = {"centres": method.clustering.centres.cpu()} if hasattr(method, "clustering") else {}
     save_file(kept | {"directions": directions(features, clusters.to(features.device), run.spec["k"]).cpu()}, path.with_name("centres.safetensors"))
 
@@ -445,6 +446,23 @@ def left_out(
 )->str:
     "How many files of a folder could not be read, and the first of them."
     return f"{len(images.skipped)} of {len(images.files) + len(images.skipped)} files of {dataset} cannot be read and are left out, first {images.skipped[0]}"
+
+# %% ../nbs/09_reproduce.ipynb #84e443c8
+def name_clusters(path, files, clusters):
+    "A table of file and cluster."
+    artefacts.write(path.parent, {path.name: artefacts.to_csv(("file", "cluster"), [dict(file=name, cluster=c) for name,c in zip(files, clusters)])})
+
+def clusters_file(
+    run:Run, # A finished run
+    device:str=None # cpu or cuda; None: a GPU where there is one
+)->Path|None: # Its `clusters.csv`; None where images have no files
+    "The clusters of the files of today: images that have other names now get these, and what is gone is made again, from the checkpoint or by training."
+    files, path = images_of_run(run, run.spec["config"]["score"]).files, run.state.with_name("clusters.csv")
+    if not files: return None
+    if not (path.exists() and path.with_name("centres.safetensors").exists()): train(run, device)
+    with path.open(newline="") as f: rows = [*csv.DictReader(f)]
+    if [row["file"] for row in rows] != [str(name) for name in files]: name_clusters(path, files, [row["cluster"] for row in rows])
+    return path
 
 # %% ../nbs/09_reproduce.ipynb #6fccb64e
 def known_of(
@@ -536,7 +554,9 @@ def execute(
     if runs.standing(run.path)[0] == "finished": return runs.read_record(run.path)
     device = device_for(device)
     lock = runs.claim(run.path)
-    try: record = train(run, device, progress)
+    try:
+        if runs.standing(run.path)[0] == "finished": return runs.read_record(run.path) # while we waited for the lock
+        record = train(run, device, progress)
     except Exception as why:
         if not isinstance(why, (BlockingIOError, fitting.CutOff)): runs.write_record(run.path, failure(run, why))
         raise
@@ -921,19 +941,32 @@ def scored_images(
     images = images_of(name, config["score"] or config["split"], config["limit"])
     return images.images[:images.scored()].numpy()
 
+# %% ../nbs/09_reproduce.ipynb #56ae48dc
+def pages_folder(
+    root=None, # Folder of all records; None: `runs` of the project
+    out=None, # Folder that gets tables/ and figures/; None: the project
+    made:bool=True # Shall the records be there already?
+)->Path:
+    "Where tables and figures go; an error if there are no records, or if the pages of the project would be written from the records of others."
+    if root is not None and made and not Path(root).is_dir(): raise FileNotFoundError(f"{root} is no folder: there are no records")
+    if out is None and root is not None and Path(root).resolve() != (home()/"runs").resolve():
+        raise ValueError(f"records lie in {root}, so a folder for their tables and figures must be given (out): those of the project tell of its own records")
+    return Path(out or home())
+
+# %% ../nbs/09_reproduce.ipynb #62c29e29
 def report(
     target:str, # document, or document/artefact
     root=None, # Folder of all records; None: `runs` of the project
     out=None # Folder that gets tables/ and figures/; None: the project
 )->list: # Paths of all files, changed or not
     "Write the tables and figures of a target from the records."
-    told, meant = targets(target)
+    (told, meant), out = targets(target), pages_folder(root, out)
     records, written = list(runs.find_records(root or home()/"runs").values()), []
     for key,entry in meant.items():
         rows = matching(told, records, entry["names"], artefact=entry)
         more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)], class_names=entry.get("class_names", names_of()))
         files = artefacts.render(key, entry | more, reported(told["document"], key), rows, scored_images)
-        folder = Path(out or home())/("tables" if entry["kind"] in ("results", "information") else "figures")/told.get("folder", told["document"])
+        folder = out/("tables" if entry["kind"] in ("results", "information") else "figures")/told.get("folder", told["document"])
         artefacts.write(folder, files)
         written += [folder/name for name in files]
     return written

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FACTS', 'FIELDS', 'MORE', 'RANGES', 'run_id', 'record_path', 'heavy_folder', 'check_record', 'check_numbers',
            'check_range', 'checksum', 'sealed', 'columns', 'short', 'read_record', 'write_record', 'compact', 'alive',
-           'claim', 'spaced', 'pack_map', 'unpack_map', 'git_commit', 'versions', 'processor', 'receipt',
+           'holder_of', 'claim', 'spaced', 'pack_map', 'unpack_map', 'git_commit', 'versions', 'processor', 'receipt',
            'find_records', 'standing']
 
 # %% ../nbs/07_runs.ipynb #2b4d6c27
@@ -176,6 +176,16 @@ def alive(
     except PermissionError: pass
     return True
 
+def holder_of(lock):
+    "What a lock says, after a moment if it was made just now; nothing if it is gone."
+    try:
+        for pause in (0, .1):
+            time.sleep(pause)
+            if said := lock.read_text(): return said
+    except FileNotFoundError: pass
+    return ""
+
+# %% ../nbs/07_runs.ipynb #0ce5eb90
 def claim(
     path # Of a record that is to be made
 )->Path: # The lock; `unlink` it when done
@@ -187,7 +197,7 @@ def claim(
             with open(lock, "x") as f: f.write(f"{os.getpid()}@{platform.node()}")
             return lock
         except FileExistsError:
-            holder = lock.read_text()
+            holder = holder_of(lock)
             if alive(holder): raise BlockingIOError(f"{path} is being made by process {holder}; if that is wrong, delete {lock}") from None
             lock.unlink(missing_ok=True)
     raise BlockingIOError(f"{lock} changes hands too quickly")

@@ -534,7 +534,7 @@ def write_claims(
     out=None # Folder that gets tables/; None: the project
 )->list: # Paths of the files, changed or not
     "Write `tables/claims.md` and `.csv` from the records."
-    rows, folder = all_rows(names, root), Path(out or reproduce.home())/"tables"
+    rows, folder = all_rows(names, root), reproduce.pages_folder(root, out)/"tables"
     parts = [document_lines(name, [row for row in rows if row["document"] == name]) for name in dict.fromkeys(row["document"] for row in rows)]
     text = ["# What the documents say, and what our runs say to it", "", HOW, "", summary(rows), "", *count_lines(rows), "", *[line for part in parts for line in part]]
     files = {"claims.md": ("\n".join(text).rstrip() + "\n").encode(), "claims.csv": artefacts.to_csv(COLUMNS, rows)}

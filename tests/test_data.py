@@ -70,6 +70,23 @@ def test_own_images(tmp_path, method, labelled):
     assert "clusters.csv" in said.out and rows[0] == "file,cluster" and [row.split(",")[0] for row in rows[1:]] == list(data.load(str(folder)).files) and {row.split(",")[1] for row in rows[1:]} <= {"0", "1"}
 
 
+@pytest.mark.parametrize("method", ["pixels", "pipcdr"])
+def test_clusters_of_today(tmp_path, method):
+    "A finished run on images that have other names since tells these, and what was deleted beside its record comes back, with the same clusters."
+    folder = folder_of(tmp_path/"mine", False)
+    words = ["run", method, "--dataset", folder, "--k", "2", *(["--set", "batch=4"] if method == "pipcdr" else []), *sandbox(tmp_path/"runs")]
+    assert command(*words).code == 0
+    table = next((tmp_path/"runs"/method).glob("*/*/clusters.csv"))
+    was = table.read_text().split()[1:]
+    for path in sorted(folder.iterdir()): path.rename(path.with_name(f"new_{path.name}"))
+    reproduce.images_of.cache_clear() # as in a new process
+    for gone in ((), ("clusters.csv", "centres.safetensors"), ("clusters.csv", "centres.safetensors", "state.safetensors")):
+        for name in gone: table.with_name(name).unlink(missing_ok=True)
+        said = command(*words)
+        assert said.code == 0 and "(from its record)" in said.out and str(table.name) in said.out, said.err
+        assert table.read_text().split()[1:] == [f"new_{row}" for row in was] and table.with_name("centres.safetensors").exists()
+
+
 def test_own_images_need_k(tmp_path):
     "Without classes nobody can guess how many clusters."
     said = command("run", "pixels", "--dataset", folder_of(tmp_path/"mine", False), *sandbox(tmp_path/"runs"))

@@ -237,6 +237,26 @@ def test_plan_whole(budget, tmp_path):
     assert len(found) > 50 and (budget not in ("smoke", "laptop") or sum(len(need.runs) for need in found) > 500)
 
 
+@pytest.mark.parametrize("words", [("report",), ("report", "pipcdr/table_7"), ("reproduce", "pipcdr/fig_4", "--budget", "smoke", "--seeds", "1")], ids=" ".join)
+def test_foreign_records(words, tmp_path):
+    "The pages of the project are not written from the records of others, nor any page from a folder that is not there."
+    said = command(*words, "--runs_root", tmp_path)
+    assert said.code == 2 and "a folder for their tables and figures must be given" in said.err and not list(tmp_path.iterdir())
+    if words[0] == "report": assert "is no folder: there are no records" in command(*words, "--runs_root", tmp_path/"nope", "--out", tmp_path).err and not list(tmp_path.iterdir())
+
+
+def test_another_makes_it(tmp_path, monkeypatch):
+    "A run that another process makes is waited for; who comes too late for the lock reads the record."
+    run, said, naps = reproduce.settle("pixels", "digits", "smoke", 0, root=tmp_path), ["BlockingIOError: made by another", ""], []
+    monkeypatch.setattr(planner, "in_process", lambda *given: said.pop(0))
+    monkeypatch.setattr(planner.time, "sleep", lambda seconds: (naps.append(seconds), reproduce.execute(run, "cpu")))
+    assert planner.run_notebook(run)["id"] == run.id and naps == [5] and not said
+    looks = iter([("missing", ""), ("finished", "")])
+    monkeypatch.setattr(reproduce.runs, "standing", lambda path: next(looks))
+    monkeypatch.setattr(reproduce, "train", None) # nothing is made
+    assert reproduce.execute(run, "cpu")["id"] == run.id and not (runs.heavy_folder(run.path)/"lock").exists()
+
+
 def test_wanted_first():
     "What the pages want first, in this order."
     told = {f"{d}/{key}": a["value"] for d in DOCUMENTS for key,a in reproduce.page(d)["artefact"].items() if "value" in a}
