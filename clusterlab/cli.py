@@ -91,8 +91,8 @@ def run(
     changes = dict(desk.parse_setting(text) for text in set or [])
     wish = desk.settle(method, dataset, budget, seed, root=runs_root, data_root=root, **({"k": k} if k else {}), **changes)
     if desk.images_of_run(wish).skipped: print(desk.left_out(dataset, desk.images_of_run(wish)))
-    if "evenly spaced images out of" in wish.spec["dataset"]["protocol"]: print(wish.spec["dataset"]["protocol"])
     for line in desk.plan_lines(desk.in_order([wish])): print(line)
+    if "evenly spaced images out of" in wish.spec["dataset"]["protocol"]: print("images", wish.spec["dataset"]["protocol"])
     started, was = time.monotonic(), runs.standing(wish.path)[0]
     record = desk.execute(wish, device, progress=sys.stderr.isatty())
     print(desk.one_line(record["scores"]), "(from its record)" if was == "finished" else f"in {time.monotonic() - started:.1f} s")

@@ -945,12 +945,13 @@ def scored_images(
 def pages_folder(
     root=None, # Folder of all records; None: `runs` of the project
     out=None, # Folder that gets tables/ and figures/; None: the project
-    made:bool=True # Shall the records be there already?
+    made:bool=True # Must the folder of records be there? Else it is made
 )->Path:
     "Where tables and figures go; an error if there are no records, or if the pages of the project would be written from the records of others."
-    if root is not None and made and not Path(root).is_dir(): raise FileNotFoundError(f"{root} is no folder: there are no records")
     if out is None and root is not None and Path(root).resolve() != (home()/"runs").resolve():
         raise ValueError(f"records lie in {root}, so a folder for their tables and figures must be given (out): those of the project tell of its own records")
+    if root is not None and not made: Path(root).mkdir(parents=True, exist_ok=True)
+    if root is not None and not Path(root).is_dir(): raise FileNotFoundError(f"{root} is no folder: there are no records")
     return Path(out or home())
 
 # %% ../nbs/09_reproduce.ipynb #62c29e29
