@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+from types import SimpleNamespace
 import pytest
 from clusterlab import artefacts, fit, planner, reproduce, runs
 from conftest import ROOT, command, records, start
@@ -249,7 +250,7 @@ def test_another_makes_it(tmp_path, monkeypatch):
     "A run that another process makes is waited for; who comes too late for the lock reads the record."
     run, said, naps = reproduce.settle("pixels", "digits", "smoke", 0, root=tmp_path), ["BlockingIOError: made by another", ""], []
     monkeypatch.setattr(planner, "in_process", lambda *given: said.pop(0))
-    monkeypatch.setattr(planner.time, "sleep", lambda seconds: (naps.append(seconds), reproduce.execute(run, "cpu")))
+    monkeypatch.setattr(planner, "time", SimpleNamespace(time=lambda: 0., sleep=lambda seconds: (naps.append(seconds), reproduce.execute(run, "cpu"))))
     assert planner.run_notebook(run)["id"] == run.id and naps == [5] and not said
     looks = iter([("missing", ""), ("finished", "")])
     monkeypatch.setattr(reproduce.runs, "standing", lambda path: next(looks))
