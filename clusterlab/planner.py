@@ -384,8 +384,8 @@ def reproduce(
         if value is not None and not value >= least: raise ValueError(f"{name} is {value}, but must be at least {least}")
     until = float("inf") if minutes is None else time.time() + 60*minutes
     where = root or desk.home()/"runs"
-    if not dry_run: desk.pages_folder(root, out, made=False)
     wanted, costs = needs(target, budget, seeds, root, data_root), Costs(list(runs.find_records(where).values()), here())
+    if not dry_run: desk.pages_folder(root, out, made=False)
     if any(need.missing for need in wanted): wanted = by_value(wanted, costs)
     needed, missing = ({r.id: r for need in wanted for r in part(need)} for part in (lambda n: n.runs, lambda n: n.missing))
     for line in [total(needed, missing, costs, jobs), *plan_of(wanted, costs), *desk.plan_lines(missing.values())]: say(line)
