@@ -61,10 +61,8 @@ def list_runs(
     root=None # Folder of all records; None: runs of the project
 )->list: # (place, what came out)
     "Every run on record."
-    desk.pages_folder(root, "")
-    found = runs.find_records(root or desk.home()/"runs")
     return [(f"{r['spec']['method']}/{r['spec']['dataset']['name']}/{r['id']}", f"{r['label']}, {r['spec']['budget']}, seed {r['spec']['seed']}: {r['reason'] or desk.one_line(r['scores'])}")
-            for r in found.values()]
+            for r in desk.on_record(root)]
 
 # %% ../nbs/11_cli.ipynb #cc9be07b
 def compile_by(

@@ -385,7 +385,7 @@ def reproduce(
     until = float("inf") if minutes is None else time.time() + 60*minutes
     where = root or desk.home()/"runs"
     wanted, costs = needs(target, budget, seeds, root, data_root), Costs(list(runs.find_records(where).values()), here())
-    if not dry_run: desk.pages_folder(root, out, made=False)
+    if not dry_run and desk.pages_folder(root, out): Path(where).mkdir(parents=True, exist_ok=True)
     if any(need.missing for need in wanted): wanted = by_value(wanted, costs)
     needed, missing = ({r.id: r for need in wanted for r in part(need)} for part in (lambda n: n.runs, lambda n: n.missing))
     for line in [total(needed, missing, costs, jobs), *plan_of(wanted, costs), *desk.plan_lines(missing.values())]: say(line)

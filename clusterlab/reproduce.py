@@ -14,7 +14,7 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
            'in_order', 'plan_lines', 'short_path', 'one_line', 'empty_clusters', 'whole', 'matching', 'could_be',
            'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth',
            'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images', 'pages_folder',
-           'report']
+           'on_record', 'report']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -944,15 +944,19 @@ def scored_images(
 # %% ../nbs/09_reproduce.ipynb #56ae48dc
 def pages_folder(
     root=None, # Folder of all records; None: `runs` of the project
-    out=None, # Folder that gets tables/ and figures/; None: the project
-    made:bool=True # Must the folder of records be there? Else it is made
+    out=None # Folder that gets tables/ and figures/; None: the project
 )->Path:
-    "Where tables and figures go; an error if there are no records, or if the pages of the project would be written from the records of others."
+    "Where tables and figures go; `ValueError` if the pages of the project would be written from the records of others."
     if out is None and root is not None and Path(root).resolve() != (home()/"runs").resolve():
         raise ValueError(f"records lie in {root}, so a folder for their tables and figures must be given (out): those of the project tell of its own records")
-    if root is not None and not made: Path(root).mkdir(parents=True, exist_ok=True)
-    if root is not None and not Path(root).is_dir(): raise FileNotFoundError(f"{root} is no folder: there are no records")
     return Path(out or home())
+
+def on_record(
+    root=None # Folder of all records; None: `runs` of the project
+)->list:
+    "All records; `FileNotFoundError` if the folder that was asked for is not there."
+    if root is not None and not Path(root).is_dir(): raise FileNotFoundError(f"{root} is no folder: there are no records")
+    return list(runs.find_records(root or home()/"runs").values())
 
 # %% ../nbs/09_reproduce.ipynb #62c29e29
 def report(
@@ -962,7 +966,7 @@ def report(
 )->list: # Paths of all files, changed or not
     "Write the tables and figures of a target from the records."
     (told, meant), out = targets(target), pages_folder(root, out)
-    records, written = list(runs.find_records(root or home()/"runs").values()), []
+    records, written = on_record(root), []
     for key,entry in meant.items():
         rows = matching(told, records, entry["names"], artefact=entry)
         more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)], class_names=entry.get("class_names", names_of()))

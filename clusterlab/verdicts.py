@@ -14,7 +14,7 @@ __all__ = ['KINDS', 'ALWAYS', 'POINTS', 'DECIDED', 'RANGING', 'LEAST', 'COLUMNS'
 # %% ../nbs/09_verdicts.ipynb #98608b62
 import re
 from collections import Counter
-from . import artefacts, claims, reproduce, runs
+from . import artefacts, claims, reproduce
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -525,7 +525,7 @@ def all_rows(
     root=None # Folder of all records; None: `runs` of the project
 )->list:
     "Every claim of some documents with its verdict."
-    records = list(runs.find_records(root or reproduce.home()/"runs").values())
+    records = reproduce.on_record(root)
     return [row for name in names or documents() for row in verdicts(reproduce.known("document", name, documents()), records)]
 
 def write_claims(

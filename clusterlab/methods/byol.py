@@ -7,8 +7,7 @@ __all__ = ['BYOL', 'check_options', 'online_net']
 
 # %% ../../nbs/methods/byol.ipynb #85b3c48c
 import torch
-import torch.nn.functional as F
-from ..losses import alignment
+from ..losses import alignment, unit
 from ..nets import SlowTwin, backbone, ema_momentum, mlp, predictor, shuffled, split_batchnorm
 from ..targets import kmeans
 from ..views import plain_views, two_views, recipe as recipe_for, send
@@ -137,7 +136,7 @@ def keep_clusters(self:BYOL, features, epoch): # All features; epochs done
     "Take the present clusters as pseudo-labels when there are none yet, and every r epochs; with r = 0 never again."
     first = bool((self.pseudo < 0).any())
     if first or (self.r and epoch % self.r == 0): self.pseudo.copy_(self.assign(features))
-    if self.own_answers: self.answered.copy_(F.normalize(features.float(), dim=1))
+    if self.own_answers: self.answered.copy_(unit(features))
 
 @patch
 def learn_clusters(self:BYOL, n, own_answers): # Images; see the option of that name
@@ -149,9 +148,9 @@ def learn_clusters(self:BYOL, n, own_answers): # Images; see the option of that 
 @patch
 def remember(self:BYOL, index, answers): # Positions in the data set, b; answers to each view, b x dim
     "Keep what the twin said in this step."
-    if self.own_answers: self.answered[index.to(self.answered.device)] = sum(F.normalize(t.float(), dim=1) for t in answers)
+    if self.own_answers: self.answered[index.to(self.answered.device)] = sum(unit(t) for t in answers)
 
 @patch
 def recalled(self:BYOL): # n x dim, of length 1; None: nothing is kept
     "What the steps found, for an epoch without a look."
-    return F.normalize(self.answered, dim=1) if self.own_answers else None
+    return unit(self.answered) if self.own_answers else None
