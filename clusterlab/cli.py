@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import warnings
-from . import cluster, data, fit as fitting, planner, reproduce as desk, runs, speedrun, verdicts
+from . import cluster, data, fit as fitting, manifest, planner, reproduce as desk, runs, speedrun, verdicts
 from contextlib import contextmanager
 from fastcore.script import Param, anno_parser, store_true
 from pathlib import Path
@@ -167,18 +167,20 @@ def reproduce(
     "Execute the missing runs of a table, a figure, a whole document or all of them, and write it."
     compile_by(compiled)
     jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
-    planner.reproduce(target, budget, seeds, jobs, dry_run, minutes, runs_root, root, out)
+    with aloud(): planner.reproduce(target, budget, seeds, jobs, dry_run, minutes, runs_root, root, out)
 
 def report(
     target:Param("document, or document/artefact; default: all documents", str, opt=False, nargs="?")=None,
     runs_root:str=None, # Folder of all records; default: runs of the project
-    out:str=None # Folder that gets tables/ and figures/; default: the project
+    out:str=None, # Folder that gets tables/ and figures/; default: the project
+    root:str=None # Where the images lie, for figures that show some; default: CLUSTERLAB_DATA, else ~/.cache/clusterlab
 ):
-    "Write tables, figures and verdicts from the records, without running anything."
-    for name in [target] if target else desk.documents():
-        for path in desk.report(name, runs_root, out): print(desk.short_path(path))
+    "Write tables, figures, verdicts and the manifest from the records, without running anything."
+    with aloud():
+        for name in [target] if target else desk.documents():
+            for path in desk.report(name, runs_root, out, root): print(desk.short_path(path))
     if not target:
-        for path in verdicts.write_claims(root=runs_root, out=out): print(desk.short_path(path))
+        for path in (*verdicts.write_claims(root=runs_root, out=out), *manifest.write_manifest(runs_root, out)): print(desk.short_path(path))
 
 def claims(
     document:Param("a document; default: all", str, opt=False, nargs="?")=None,

@@ -15,7 +15,7 @@ import os
 import re
 import time
 import torch
-from . import artefacts, claims, data, fit as fitting, reproduce as desk, runs, verdicts
+from . import artefacts, claims, data, fit as fitting, manifest, reproduce as desk, runs, verdicts
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cache
@@ -393,8 +393,8 @@ def reproduce(
     if not needed and any(need.why.endswith("not here") for need in wanted): raise FileNotFoundError(f"nothing can be run at budget {budget}: none of its data sets is in {data.data_root(data_root)}; --root or CLUSTERLAB_DATA says where they are, `clusterlab data get` fetches them")
     if not with_notebooks(): say("papermill is not installed here: runs are made without their notebooks, with the same records")
     broken = run_all(list(needed.values()), jobs, say, until)
-    written = [path for name in (desk.documents() if target == "all" else [target]) for path in desk.report(name, root, out)]
-    if target == "all": written += verdicts.write_claims(root=root, out=out)
+    written = [path for name in (desk.documents() if target == "all" else [target]) for path in desk.report(name, root, out, data_root)]
+    if target == "all": written += verdicts.write_claims(root=root, out=out) + manifest.write_manifest(root, out)
     say(f"{len(written)} files in {', '.join(sorted({desk.short_path(p.parent) for p in written}))}")
     if broken: raise RuntimeError("some runs broke:\n" + "\n".join(broken))
     return written

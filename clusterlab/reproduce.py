@@ -14,7 +14,7 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
            'in_order', 'plan_lines', 'short_path', 'one_line', 'empty_clusters', 'whole', 'matching', 'could_be',
            'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth',
            'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images', 'pages_folder',
-           'on_record', 'report']
+           'on_record', 'report', 'drawn_into']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -28,11 +28,12 @@ import resource
 import time
 import tomllib
 import torch
+import warnings
 from . import artefacts, data, fit as fitting, maps, metrics, nets, runs, targets as targeting, views
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fastcore.docments import docments
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
@@ -933,12 +934,13 @@ def setting_notes(
 
 # %% ../nbs/09_reproduce.ipynb #b2d40010
 def scored_images(
-    row # From `matching`, or the name of a data set
+    row, # From `matching`, or the name of a data set
+    data_root=None # Where the images lie
 ): # uint8 array, n x c x h x w
     "The images that a run was scored on, or those of a data set by its name, for the drawings that show images."
-    if isinstance(row, str): return images_of(row).images.numpy()
+    if isinstance(row, str): return images_of(row, data_root=data_root).images.numpy()
     config, name = row["record"]["spec"]["config"], row["record"]["spec"]["dataset"]["name"]
-    images = images_of(name, config["score"] or config["split"], config["limit"])
+    images = images_of(name, config["score"] or config["split"], config["limit"], data_root)
     return images.images[:images.scored()].numpy()
 
 # %% ../nbs/09_reproduce.ipynb #56ae48dc
@@ -962,7 +964,8 @@ def on_record(
 def report(
     target:str, # document, or document/artefact
     root=None, # Folder of all records; None: `runs` of the project
-    out=None # Folder that gets tables/ and figures/; None: the project
+    out=None, # Folder that gets tables/ and figures/; None: the project
+    data_root=None # Where the images lie, for figures that show some
 )->list: # Paths of all files, changed or not
     "Write the tables and figures of a target from the records."
     (told, meant), out = targets(target), pages_folder(root, out)
@@ -970,8 +973,16 @@ def report(
     for key,entry in meant.items():
         rows = matching(told, records, entry["names"], artefact=entry)
         more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)], class_names=entry.get("class_names", names_of()))
-        files = artefacts.render(key, entry | more, reported(told["document"], key), rows, scored_images)
+        given = key, entry | more, reported(told["document"], key), rows, partial(scored_images, data_root=data_root)
         folder = out/("tables" if entry["kind"] in ("results", "information") else "figures")/told.get("folder", told["document"])
-        artefacts.write(folder, files)
-        written += [folder/name for name in files]
+        written += drawn_into(folder, *given)
     return written
+
+def drawn_into(folder, key, *given):
+    "Paths of the files of an artefact, written into a folder; those of before, where it shows images that are not here."
+    try: files = artefacts.render(key, *given)
+    except FileNotFoundError as why:
+        warnings.warn(f"{key} of {folder.name} is left as it was, for it shows images: {why}")
+        return sorted(folder.glob(f"{key}.*"))
+    artefacts.write(folder, files)
+    return [folder/name for name in files]

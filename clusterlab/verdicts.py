@@ -572,6 +572,6 @@ def companion(
     paths = {path.suffix: path for path in reproduce.report(f"{document}/{key}", root, out)}
     entry, here = reproduce.page(document)["artefact"][key], import_module("IPython.display")
     if ".md" in paths: here.display(here.Markdown(paths[".md"].read_text()))
-    else: here.display(here.Markdown("\n\n".join([f"**{entry['title']}**", entry["caption"], *entry.get("notes", [])])), here.Image(str(paths[".png"]), width=640))
+    else: here.display(here.Markdown("\n\n".join([f"**{entry['title']}**", entry["caption"], *entry.get("notes", [])])), *[here.Image(str(paths[s]), width=640) for s in (".png",) if s in paths])
     mine = [row for row in verdicts_of(document, root) if row["artefact"] == key]
     if mine: here.display(here.Markdown("\n".join(["What is said of it:", "", *(f"- **{spoken(row)}**: {row['claim']}{brief(row)}" for row in mine)])))
