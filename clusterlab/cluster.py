@@ -52,10 +52,11 @@ class Clusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin,
 
 # %% ../nbs/10_cluster.ipynb #253dd239
 def source_of(
-    X, # Folder, name of a data set, .npy file, or array of uint8 images
+    X, # Folder, name of a data set, .npy file, list of image files, or array of uint8 images
     data_root=None # Where data sets lie, and copies of arrays
 )->str:
     "A name that `data.load` understands."
+    if isinstance(X, (list, tuple)): X = data.read_files(X)
     return str(X) if isinstance(X, (str, Path)) else str(data.keep_array(X, data_root))
 
 def never_labels(options):
@@ -84,7 +85,9 @@ def fit(self:Clusterer,
 )->Clusterer: # With labels_, confidence_, files_, n_clusters_, run_ and record_
     "Train, or find what was trained before, and cluster all images."
     desk.images_of.cache_clear() # a folder may have changed since it was read
-    return self.take(self.settle(X))
+    self.take(self.settle(X))
+    if isinstance(X, (list, tuple)): self.files_ = tuple(map(str, X))
+    return self
 
 @patch
 def take(self:Clusterer, run): # A settled run
@@ -141,6 +144,7 @@ def read(self:Clusterer, X): # As for `source_of`
         found = data.load(X, self.data_root, size=size)
         if found.skipped: warnings.warn(desk.left_out(X, found))
         images, files = found.images, found.files
+    elif isinstance(X, (list, tuple)): images, files = data.read_files(X, size), tuple(map(str, X))
     else: images, files = data.as_images(X), ()
     if images.shape[1] != channels: raise ValueError(f"X: the images have {images.shape[1]} channels, but must have {channels}, as those of training")
     return images if images.shape[-1] == size else data.resize(images, size), files

@@ -6,9 +6,9 @@
 __all__ = ['QUESTIONS', 'SCHEDULES', 'OPTIMIZERS', 'BACKENDS', 'check_method', 'learning_rate', 'dice_for', 'batches',
            'optimizer_for', 'set_rates', 'move', 'step', 'answer', 'apart', 'networks', 'views_by', 'as_written',
            'compile_networks', 'facts', 'graph', 'traced', 'Recorded', 'luck_of', 'watching', 'quicker', 'embed_all',
-           'save_checkpoint', 'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Ahead', 'reader', 'Diverged',
-           'check_terms', 'train_epoch', 'look', 'between', 'looked', 'fit', 'check_plan', 'begin', 'trusting',
-           'CutOff', 'run_epochs']
+           'digest', 'save_checkpoint', 'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Ahead', 'reader',
+           'Diverged', 'check_terms', 'train_epoch', 'look', 'between', 'looked', 'fit', 'check_plan', 'begin',
+           'trusting', 'CutOff', 'run_epochs']
 
 # %% ../nbs/06_fit.ipynb #0a9d8232
 import json
@@ -18,6 +18,7 @@ import os
 import time
 import torch
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from fastcore.basics import patch
@@ -326,6 +327,17 @@ def embed_all(
     return features
 
 # %% ../nbs/06_fit.ipynb #ecf54bb1
+def digest(
+    tensors:dict, # Name -> tensor on the CPU
+    *told # Texts
+)->str: # Eight hexadecimal digits
+    "A checksum of tensors, with their names and shapes, and of what is told of them."
+    code = zlib.crc32("\n".join(told).encode())
+    for name,t in sorted(tensors.items()):
+        code = zlib.crc32(f"{name} {t.dtype} {tuple(t.shape)}".encode(), code)
+        code = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), code)
+    return f"{code:08x}"
+
 def save_checkpoint(
     path, # Where the file shall lie
     method, # What was trained
@@ -340,17 +352,19 @@ def save_checkpoint(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(tensors, draft, metadata={"epoch": str(epoch), "history": json.dumps(history)})
+    facts = {"epoch": str(epoch), "history": json.dumps(history)}
+    save_file(tensors, draft, metadata=facts | {"checksum": digest(tensors, *facts.values())})
     os.replace(draft, path)
 
 def read_checkpoint(
     path # A file of `save_checkpoint`
 )->tuple: # Tensors by name, epochs done, history
-    "The content of a checkpoint; `ValueError` naming the file if it is none."
+    "The content of a checkpoint; `ValueError` naming the file if it is none, or not as it was written."
     try:
-        with safe_open(path, "pt") as f:
-            facts = f.metadata() or {}
-            return {name: f.get_tensor(name) for name in f.keys()}, int(facts["epoch"]), json.loads(facts["history"])
+        with safe_open(path, "pt") as f: facts, tensors = f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}
+        found = digest(tensors, facts["epoch"], facts["history"])
+        if facts.get("checksum", found) != found: raise ValueError(f"its checksum is {found}, but it was written with {facts['checksum']}") # older ones have none
+        return tensors, int(facts["epoch"]), json.loads(facts["history"])
     except Exception as why: raise ValueError(f"{path} is not a checkpoint of this loop: {why}; delete it, and it is made again") from why
 
 # %% ../nbs/06_fit.ipynb #febd9eaa
