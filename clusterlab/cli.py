@@ -92,6 +92,7 @@ def run(
     for line in desk.plan_lines(desk.in_order([wish])): print(line)
     if "evenly spaced images out of" in wish.spec["dataset"]["protocol"]: print("images", wish.spec["dataset"]["protocol"])
     started, was = time.monotonic(), runs.standing(wish.path)[0]
+    if device: desk.device_for(device)
     record = desk.execute(wish, device, progress=sys.stderr.isatty())
     print(desk.one_line(record["scores"]), "(from its record)" if was == "finished" else f"in {time.monotonic() - started:.1f} s")
     if empty := desk.empty_clusters(record): print(f"warning: {empty}")
@@ -253,11 +254,12 @@ def gather(
     argv:list # Arguments
 )->list: # The same, with all values of --set behind one --set, at the end
     "Collect repeated `--set`, and write option names as Python does."
-    rest, values, inside = [], [], False
+    rest, values, inside, before = [], [], False, ""
     for word in argv:
         if word.startswith("--"): word = word.partition("=")[0].replace("-", "_").replace("__", "--", 1) + "".join(word.partition("=")[1:])
         if word == "--set": inside = True
-        elif inside and "=" in word and not word.startswith("--"): values.append(word)
+        elif inside and not word.startswith("--") and ("=" in word or before == "--set"): values.append(word)
         elif word.startswith("--set="): values.append(word.removeprefix("--set="))
         else: inside = False; rest.append(word)
+        before = word
     return rest + (["--set", *values] if values else [])

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['FACTS', 'FIELDS', 'MORE', 'RANGES', 'run_id', 'record_path', 'heavy_folder', 'check_record', 'check_numbers',
            'check_range', 'checksum', 'sealed', 'columns', 'short', 'read_record', 'write_record', 'compact', 'alive',
-           'holder_of', 'claim', 'spaced', 'pack_map', 'unpack_map', 'git_commit', 'versions', 'processor', 'receipt',
-           'find_records', 'standing']
+           'holder_of', 'alone', 'claim', 'spaced', 'pack_map', 'unpack_map', 'git_commit', 'versions', 'processor',
+           'receipt', 'find_records', 'standing']
 
 # %% ../nbs/07_runs.ipynb #2b4d6c27
 import base64
+import fcntl
 import hashlib
 import json
 import math
@@ -18,6 +19,7 @@ import platform
 import re
 import subprocess
 import time
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -186,21 +188,28 @@ def holder_of(lock):
     return ""
 
 # %% ../nbs/07_runs.ipynb #0ce5eb90
+@contextmanager
+def alone(
+    folder # That is there
+):
+    "Inside, nobody else of this machine is inside for the same folder, where its disk knows such locks."
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError): fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally: os.close(held)
+
 def claim(
     path # Of a record that is to be made
 )->Path: # The lock; `unlink` it when done
     "Take the run, or raise `BlockingIOError` naming the process that has it."
     lock = heavy_folder(path)/"lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    for _ in range(2):
-        try:
-            with open(lock, "x") as f: f.write(f"{os.getpid()}@{platform.node()}")
-            return lock
-        except FileExistsError:
-            holder = holder_of(lock)
-            if alive(holder): raise BlockingIOError(f"{path} is being made by process {holder}; if that is wrong, delete {lock}") from None
-            lock.unlink(missing_ok=True)
-    raise BlockingIOError(f"{lock} changes hands too quickly")
+    with alone(lock.parent):
+        holder = holder_of(lock)
+        if alive(holder): raise BlockingIOError(f"{path} is being made by process {holder}; if that is wrong, delete {lock}")
+        lock.write_text(f"{os.getpid()}@{platform.node()}")
+    return lock
 
 # %% ../nbs/07_runs.ipynb #d6a1db95
 def spaced(

@@ -225,7 +225,8 @@ def figure_rows(
     "The points of a figure, seed by seed."
     by_seed = {}
     for key in keys:
-        entry = told["artefact"][key] | {"aliases": told.get("aliases", {})}
+        entry = told["artefact"][key]
+        entry = entry | {"aliases": told.get("aliases", {}), "class_names": entry.get("class_names", reproduce.names_of())}
         for group in ground.groups:
             mine = [run for run in rows if run["name"] in entry["names"] and group.holds(run)]
             for seed in sorted({run["seed"] for run in mine}):
