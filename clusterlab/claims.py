@@ -474,14 +474,14 @@ Figure.points, Figure.curve, Figure.y, Figure.ys, Figure.tail, Figure.tail_sd, F
 Figure.first, Figure.last = lambda self, series, panel=None: self.ys(series, panel)[0], lambda self, series, panel=None: self.ys(series, panel)[-1]
 
 # %% ../nbs/08_claims.ipynb #c74d3988
-DRAWS = 256 # Samples beyond four seeds
+DRAWS = 256 # Samples beyond five seeds
 
 def resamples(
     seeds # Numbers of seeds
 )->dict: # Sorted sample -> how often it comes
-    "The samples with repetition of some seeds: all of them up to four seeds, some that never change beyond."
+    "The samples with repetition of some seeds: all of them up to five seeds, some that never change beyond."
     seeds = sorted(seeds)
-    if len(seeds) <= 4: drawn = product(seeds, repeat=len(seeds))
+    if len(seeds) <= 5: drawn = product(seeds, repeat=len(seeds))
     else:
         dice = Random(0)
         drawn = [[seeds[int(dice.random()*len(seeds))] for _ in seeds] for _ in range(DRAWS)]

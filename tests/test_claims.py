@@ -155,10 +155,10 @@ def test_pairs_and_single_seeds():
 
 
 def test_many_seeds():
-    "Beyond four seeds: 256 samples, the same each time."
+    "All samples of five seeds; beyond, 256 of them, the same each time."
     drawn = claims.resamples(range(6))
     assert sum(drawn.values()) == 256 and drawn == claims.resamples([5, 4, 3, 2, 1, 0])
-    assert {n: sum(claims.resamples(range(n)).values()) for n in range(1, 5)} == {1: 1, 2: 4, 3: 27, 4: 256}
+    assert {n: sum(claims.resamples(range(n)).values()) for n in range(1, 6)} == {1: 1, 2: 4, 3: 27, 4: 256, 5: 3125}
 
 
 def test_nothing_from_nothing():
@@ -210,7 +210,7 @@ def test_what_verdicts_are_worth():
     assert all("no difference at all: " in row["reason"] for row in rows if row["verdict"] == claims.FAILS and row["effect"] == pytest.approx(0, abs=1e-12) and not row["sd"])
     head = verdicts.headline(rows)
     split = [row for row in head if verdicts.divided(row)]
-    assert f"{len(split)} are not unanimous" in verdicts.summary(rows) and all(row["share"] not in (0, 1) or int(row["n"]) > 4 for row in split) # of five seeds and more not every sample is drawn
+    assert f"{len(split)} are not unanimous" in verdicts.summary(rows) and all(row["share"] not in (0, 1) or int(row["n"]) > 5 for row in split) # of six seeds and more not every sample is drawn
     assert sum(row["in_print"] == "no" for row in head) == sum(not claim["in_document"] for claim in TABLES)
     assert all(row["unit"] for row in rows if row["verdict"] in verdicts.DECIDED and row["effect"] is not None)
     assert verdicts.summary(rows) in (ROOT/"README.md").read_text(encoding="utf-8"), "execute nbs/index.ipynb and write README.md again"
