@@ -1736,11 +1736,11 @@ def member_numbers(
             some = [p for pair in found.values() for p in pair[which]]
             if some: near[kind].append(points[some, 4].mean()/255)
         for cluster, (_, false) in found.items():
-            counts = np.bincount(points[false, 2])
-            for c in np.flatnonzero(counts): errors.setdefault((cluster, int(c)), []).append(counts[c]/len(false))
+            if false: errors.setdefault(cluster, []).append(np.bincount(points[false, 2], minlength=256)/len(false))
     named = partial(class_name, case, group.dataset)
     rows = [point(group, kind, "similarity", kept) for kind, kept in near.items() if kept]
-    rows += [point(group, f"{named(cluster)} cluster errors by class", named(c), kept) for (cluster, c), kept in sorted(errors.items())]
+    for cluster, shares in sorted(errors.items()): # a class without an error in a run counts as none
+        rows += [point(group, f"{named(cluster)} cluster errors by class", named(c), [share[c] for share in shares]) for c in np.flatnonzero(sum(shares)).tolist()]
     return [row | {"run": name, "beside": True} | ({"part": name} if len(case.names) > 1 else {}) for row in rows]
 
 # %% ../nbs/08_pictures.ipynb #639fda59

@@ -86,13 +86,14 @@ def run(
 ):
     "Train and score one run."
     compile_by(compiled)
+    if device: desk.device_for(device)
+    if set == []: raise ValueError("--set stands there without an option, but must have one behind it, as name=value")
     changes = dict(desk.parse_setting(text) for text in set or [])
     wish = desk.settle(method, dataset, budget, seed, root=runs_root, data_root=root, **({"k": k} if k else {}), **changes)
     if desk.images_of_run(wish).skipped: print(desk.left_out(dataset, desk.images_of_run(wish)))
     for line in desk.plan_lines(desk.in_order([wish])): print(line)
     if "evenly spaced images out of" in wish.spec["dataset"]["protocol"]: print("images", wish.spec["dataset"]["protocol"])
     started, was = time.monotonic(), runs.standing(wish.path)[0]
-    if device: desk.device_for(device)
     record = desk.execute(wish, device, progress=sys.stderr.isatty())
     print(desk.one_line(record["scores"]), "(from its record)" if was == "finished" else f"in {time.monotonic() - started:.1f} s")
     if empty := desk.empty_clusters(record): print(f"warning: {empty}")
@@ -255,6 +256,7 @@ def gather(
 )->list: # The same, with all values of --set behind one --set, at the end
     "Collect repeated `--set`, and write option names as Python does."
     rest, values, inside, before = [], [], False, ""
+    asked = any(word.partition("=")[0] == "--set" for word in argv)
     for word in argv:
         if word.startswith("--"): word = word.partition("=")[0].replace("-", "_").replace("__", "--", 1) + "".join(word.partition("=")[1:])
         if word == "--set": inside = True
@@ -262,4 +264,4 @@ def gather(
         elif word.startswith("--set="): values.append(word.removeprefix("--set="))
         else: inside = False; rest.append(word)
         before = word
-    return rest + (["--set", *values] if values else [])
+    return rest + (["--set", *values] if asked else [])

@@ -56,7 +56,8 @@ def source_of(
     data_root=None # Where data sets lie, and copies of arrays
 )->str:
     "A name that `data.load` understands."
-    if isinstance(X, (list, tuple)): X = data.read_files(X)
+    X = data.listed(X)
+    if isinstance(X, list): X = data.read_files(X)
     return str(X) if isinstance(X, (str, Path)) else str(data.keep_array(X, data_root))
 
 def never_labels(options):
@@ -85,8 +86,13 @@ def fit(self:Clusterer,
 )->Clusterer: # With labels_, confidence_, files_, n_clusters_, run_ and record_
     "Train, or find what was trained before, and cluster all images."
     desk.images_of.cache_clear() # a folder may have changed since it was read
-    self.take(self.settle(X))
-    if isinstance(X, (list, tuple)): self.files_ = tuple(map(str, X))
+    X = data.listed(X)
+    return self.take(self.settle(X)).name_files(X)
+
+@patch
+def name_files(self:Clusterer, X): # As for `source_of`, a list if it names files
+    "The same estimator, with the names of a list of files: the images on disk have none."
+    if isinstance(X, list): self.files_ = tuple(map(str, X))
     return self
 
 @patch
@@ -139,12 +145,13 @@ def judge(self:Clusterer, images): # uint8, N x C x H x W
 def read(self:Clusterer, X): # As for `source_of`
     "Images as the networks know them, and their files, if they have any."
     check_is_fitted(self, "run_")
+    X = data.listed(X)
     channels, size = (self.run_.spec["dataset"][n] for n in ("channels", "size"))
     if isinstance(X, (str, Path)):
         found = data.load(X, self.data_root, size=size)
         if found.skipped: warnings.warn(desk.left_out(X, found))
         images, files = found.images, found.files
-    elif isinstance(X, (list, tuple)): images, files = data.read_files(X, size), tuple(map(str, X))
+    elif isinstance(X, list): images, files = data.read_files(X, size), tuple(map(str, X))
     else: images, files = data.as_images(X), ()
     if images.shape[1] != channels: raise ValueError(f"X: the images have {images.shape[1]} channels, but must have {channels}, as those of training")
     return images if images.shape[-1] == size else data.resize(images, size), files
@@ -267,7 +274,7 @@ def renamed(
 
 def from_record(
     path, # Of the record of a finished run
-    dataset=None, # Where the images of training lie; None: what the record names, if that is no folder
+    dataset=None, # Where the images of training lie, as for `source_of`; None: what the record names, if that is no folder
     data_root=None, # Where data sets lie, and copies of arrays
     device=None # cpu or cuda; None: a GPU where there is one
 )->Clusterer: # Fitted
@@ -277,14 +284,15 @@ def from_record(
     if record["status"] != "finished": raise ValueError(f"run {record['id']} is {record['status']}, but must be finished: {record['reason']}")
     if dataset is None and name.startswith("folder-") and remembered(path).exists(): return from_memory(path, record, data_root, device)
     copy = data.data_root(data_root)/"arrays"/f"{name.removeprefix('array-')}.npy"
-    source = dataset or (name if name in data.NAMES else copy if copy.is_file() else None)
+    dataset = data.listed(dataset)
+    source = source_of(dataset, data_root) if isinstance(dataset, list) else dataset or (name if name in data.NAMES else copy if copy.is_file() else None)
     if source is None: raise FileNotFoundError(f"run {record['id']} was trained on {name}, and its images are needed: say where they lie, dataset=PATH (or --dataset PATH)")
     model = Clusterer(spec["method"], spec["k"], budget=spec["budget"], random_state=spec["seed"], options=spec["config"], data_root=data_root, runs=Path(path).parents[2], device=device)
     desk.images_of.cache_clear()
     same_facts(source, spec["dataset"], desk.images_of(str(source), spec["config"]["split"], spec["config"]["limit"], data_root).describe() | {"name": name})
     run = renamed(model.settle(source), name)
     same_facts(f"run {record['id']}", spec, run.spec)
-    return model.take(run)
+    return model.take(run).name_files(dataset)
 
 # %% ../nbs/10_cluster.ipynb #233848e0
 def remembered(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STL10_CLASSES', 'SUFFIXES', 'SPLITS', 'LARGE', 'BLOCK', 'DECODER', 'CUB_OLD', 'IMAGENETTE', 'IMAGENETTE_FOLDERS',
            'IMAGENETTE_COUNTS', 'DIGITS_CHECKSUM', 'SOURCES', 'NAMES', 'ImageSet', 'checksum', 'data_root', 'Found',
-           'as_images', 'read_files', 'keep_array', 'long_tail', 'known_labels', 'gcd_imagenet100', 'Check', 'Source',
-           'resize', 'load', 'available', 'verify']
+           'as_images', 'listed', 'read_files', 'keep_array', 'long_tail', 'known_labels', 'gcd_imagenet100', 'Check',
+           'Source', 'resize', 'load', 'available', 'verify']
 
 # %% ../nbs/00_data.ipynb #b8a39066
 import errno
@@ -434,8 +434,9 @@ def as_images(
     "Images from an array; `ValueError` with value and rule for what is none."
     if not isinstance(array, (np.ndarray, Tensor)): raise ValueError(f"array: {type(array).__name__}, must be a NumPy array or a tensor")
     if array.dtype not in (np.uint8, torch.uint8):
-        seen = f" from {array.min():g} to {array.max():g}" if 0 not in array.shape and (isinstance(array, Tensor) or array.dtype.kind in "fiu") else ""
-        raise ValueError(f"array: its numbers are {array.dtype}{seen}, must be uint8, 0 to 255: scale them, round them, and ask for uint8")
+        real = 0 not in array.shape and (array.dtype.kind in "fiu" if isinstance(array, np.ndarray) else array.dtype in (torch.float32, torch.float64, torch.int64) and array.layout == torch.strided)
+        seen = f" from {array.min():g} to {array.max():g}" if real else ""
+        raise ValueError(f"array: its numbers are {array.dtype}{seen}, must be uint8, 0 to 255" + ": scale them, round them, and ask for uint8"*real)
     x = torch.as_tensor(np.require(array, requirements="CW") if isinstance(array, np.ndarray) else array).detach().cpu()
     if x.ndim == 3: x = x[:,None]
     first, last = (x.ndim == 4 and x.shape[c] in (1, 3) and x.shape[h] == x.shape[w] for c,h,w in ((1, 2, 3), (3, 1, 2)))
@@ -444,11 +445,20 @@ def as_images(
     return (x if first else x.permute(0, 3, 1, 2)).contiguous()
 
 # %% ../nbs/00_data.ipynb #18cd695e
+def listed(
+    names # A list, a column of a table, an array of strings, whatever can be gone through; or something else
+): # A list of it; something else stays as it is
+    "Names of files as a list, where somebody means several."
+    one = isinstance(names, (str, Path, Tensor)) or isinstance(names, np.ndarray) and names.dtype.kind not in "UO"
+    return names if one or not hasattr(names, "__iter__") else list(names)
+
 def read_files(
-    files, # Paths of image files, wherever they lie
+    files, # Paths of image files, wherever they lie, as for `listed`
     size:int=96 # Side of the images, pixels
 )->Tensor: # uint8, N x 3 x size x size
     "An image for each file, cut and decoded as those of a folder; `ValueError` names the first file that cannot be read."
+    files = listed(files)
+    if not isinstance(files, list): raise ValueError(f"files: {type(files).__name__}, must be a list of paths")
     wrong = next((file for file in files if not isinstance(file, (str, Path))), None)
     if wrong is not None: raise ValueError(f"files: {type(wrong).__name__} among them, must be paths of images")
     if not files: raise ValueError("files: none are named, must be at least one")

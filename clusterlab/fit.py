@@ -338,6 +338,7 @@ def digest(
         code = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), code)
     return f"{code:08x}"
 
+# %% ../nbs/06_fit.ipynb #15244900
 def save_checkpoint(
     path, # Where the file shall lie
     method, # What was trained

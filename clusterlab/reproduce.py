@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 'COMPUTED', 'QUIET', 'home', 'method_names',
-           'read_toml', 'budgets', 'budgets_at', 'budget_names', 'known', 'method_class', 'desk', 'arguments',
+           'read_toml', 'known', 'budgets', 'budgets_at', 'budget_names', 'method_class', 'desk', 'arguments',
            'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'changes_of', 'images_of',
            'settle', 'check_parts', 'buildable', 'check_side', 'warm_up', 'pretext_of', 'build', 'watcher',
            'clusters_of', 'scored_part', 'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters',
@@ -13,8 +13,8 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
            'documents', 'page', 'check_page', 'known_sweep', 'check_rules', 'rules', 'changes', 'targets', 'wanted',
            'in_order', 'plan_lines', 'short_path', 'one_line', 'empty_clusters', 'whole', 'matching', 'could_be',
            'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth',
-           'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'scored_images', 'pages_folder',
-           'on_record', 'report', 'drawn_into']
+           'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'NotHere', 'scored_images',
+           'pages_folder', 'on_record', 'report', 'drawn_into']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -62,6 +62,17 @@ def read_toml(
     try: return tomllib.loads(Path(path).read_text())
     except tomllib.TOMLDecodeError as why: raise ValueError(f"{path}: {why}") from None
 
+def known(
+    kind:str, # What is asked for, for the message
+    name:str, # What somebody wrote
+    names # What there is
+)->str: # The name
+    "`ValueError` with the nearest match if `name` is not one of `names`."
+    if name in names: return name
+    near = get_close_matches(str(name), list(names), 1)
+    raise ValueError(f"{kind} '{name}' is not one of {', '.join(names)}" + (f"; did you mean '{near[0]}'?" if near else ""))
+
+# %% ../nbs/09_reproduce.ipynb #da742960
 def budgets()->dict: # Layers by budget; `data` holds those of the data sets
     "The content of `experiments/budgets.toml`, read again when the file has changed."
     path = home()/"experiments"/"budgets.toml"
@@ -72,22 +83,14 @@ def budgets_at(path, changed):
     "The content of a file that changed last at that time; `ValueError` if it speaks of images or methods that there are not."
     layers = read_toml(path)
     for budget,layer in layers.items():
+        for place,part in {budget: layer, **({f"{budget}.{name}": v for name,v in layer.items()} if isinstance(layer, dict) else {})}.items():
+            if not isinstance(part, dict): raise ValueError(f"experiments/{path.name}: {place} is {part!r}, but must be a section, [{place}]")
         for name in layer: known(f"experiments/{path.name}: section of {budget}", name, data.NAMES if budget == "data" else ["all", *method_names()])
     return layers
 
 def budget_names()->list:
     "The known budgets, the smallest first."
     return [name for name in budgets() if name != "data"]
-
-def known(
-    kind:str, # What is asked for, for the message
-    name:str, # What somebody wrote
-    names # What there is
-)->str: # The name
-    "`ValueError` with the nearest match if `name` is not one of `names`."
-    if name in names: return name
-    near = get_close_matches(str(name), list(names), 1)
-    raise ValueError(f"{kind} '{name}' is not one of {', '.join(names)}" + (f"; did you mean '{near[0]}'?" if near else ""))
 
 # %% ../nbs/09_reproduce.ipynb #318f8dc3
 @cache
@@ -937,14 +940,18 @@ def setting_notes(
     return lines
 
 # %% ../nbs/09_reproduce.ipynb #b2d40010
+class NotHere(FileNotFoundError):
+    "The images that a figure shows are not on this machine."
+
 def scored_images(
     row, # From `matching`, or the name of a data set
     data_root=None # Where the images lie
 ): # uint8 array, n x c x h x w
-    "The images that a run was scored on, or those of a data set by its name, for the drawings that show images."
-    if isinstance(row, str): return images_of(row, data_root=data_root).images.numpy()
-    config, name = row["record"]["spec"]["config"], row["record"]["spec"]["dataset"]["name"]
-    images = images_of(name, config["score"] or config["split"], config["limit"], data_root)
+    "The images that a run was scored on, or those of a data set by its name, for the drawings that show images; `NotHere` if they are not."
+    config, name = ({}, row) if isinstance(row, str) else (row["record"]["spec"]["config"], row["record"]["spec"]["dataset"]["name"])
+    try: images = images_of(name, config.get("score") or config.get("split", "all"), config.get("limit", 0), data_root)
+    except FileNotFoundError as why: raise NotHere(why) from why
+    if isinstance(row, str): return images.images.numpy()
     return images.images[:images.scored()].numpy()
 
 # %% ../nbs/09_reproduce.ipynb #56ae48dc
@@ -973,6 +980,7 @@ def report(
 )->list: # Paths of all files, changed or not
     "Write the tables and figures of a target from the records."
     (told, meant), out = targets(target), pages_folder(root, out)
+    if data_root is not None and not Path(data_root).is_dir(): raise FileNotFoundError(f"{data_root} is no folder: there are no images")
     records, written = on_record(root), []
     for key,entry in meant.items():
         rows = matching(told, records, entry["names"], artefact=entry)
@@ -985,8 +993,9 @@ def report(
 def drawn_into(folder, key, *given):
     "Paths of the files of an artefact, written into a folder; those of before, where it shows images that are not here."
     try: files = artefacts.render(key, *given)
-    except FileNotFoundError as why:
-        warnings.warn(f"{key} of {folder.name} is left as it was, for it shows images: {why}")
-        return sorted(folder.glob(f"{key}.*"))
+    except NotHere as why:
+        before = sorted(folder.glob(f"{key}.*"))
+        warnings.warn(f"{key} of {folder.name} {'is left as it was' if before else 'is not drawn'}, for it shows images: {why}")
+        return before
     artefacts.write(folder, files)
     return [folder/name for name in files]

@@ -192,13 +192,18 @@ def holder_of(lock):
 def alone(
     folder # That is there
 ):
-    "Inside, nobody else of this machine is inside for the same folder, where its disk knows such locks."
+    "Inside, nobody else of this machine is inside for the same folder, where its disk knows such holds and nobody keeps one for seconds."
     held = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError): fcntl.flock(held, fcntl.LOCK_EX)
+        for _ in range(50):
+            try: fcntl.flock(held, fcntl.LOCK_EX|fcntl.LOCK_NB)
+            except BlockingIOError: time.sleep(.1)
+            except OSError: break
+            else: break
         yield
     finally: os.close(held)
 
+# %% ../nbs/07_runs.ipynb #bb75509a
 def claim(
     path # Of a record that is to be made
 )->Path: # The lock; `unlink` it when done
@@ -208,7 +213,10 @@ def claim(
     with alone(lock.parent):
         holder = holder_of(lock)
         if alive(holder): raise BlockingIOError(f"{path} is being made by process {holder}; if that is wrong, delete {lock}")
-        lock.write_text(f"{os.getpid()}@{platform.node()}")
+        lock.unlink(missing_ok=True)
+        try:
+            with open(lock, "x") as f: f.write(f"{os.getpid()}@{platform.node()}")
+        except FileExistsError: raise BlockingIOError(f"{path} is being made by process {holder_of(lock)}; if that is wrong, delete {lock}") from None
     return lock
 
 # %% ../nbs/07_runs.ipynb #d6a1db95

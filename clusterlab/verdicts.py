@@ -389,6 +389,7 @@ HOW = """How to read this page: `nbs/08_claims.ipynb` says it at length, `experi
 - *same evidence as*: the same runs, effect and spread as for that claim of the document; the two are no two confirmations.
 - in print: what the document's own numbers say. Figures print none. **holds here, false in print**: our runs bear out what the printed numbers do not.
 - A *stand-in* is a data set that the document does not use. A verdict on it is about the sentence and never about the document's numbers. Settings of the budget laptop were tuned with labels on these images.
+- *laptop* beside a data set of the document, like cifar10, is a small network after few epochs on a few thousand of its images: no stand-in, but as far from what the document trained.
 - *rows*: how many of the printed rows have runs of ours. *Best of all* is asked among these only, and of three rows at least."""
 
 def signed(
@@ -506,6 +507,7 @@ def summary(
         f"By runs {words[claims.HOLDS]} hold and {words[claims.FAILS]} fail; {against} times the document contradicts itself.",
         f"Of the {ours} verdicts by runs {sum(map(divided, head))} are not unanimous: a seed that is asked alone says the opposite.",
         f"{sum(row['same_as'] != '' for row in head if row['verdict'] in (claims.HOLDS, claims.FAILS))} of them rest on the same evidence as another.",
+        f"{sum(row['stand_in'] == 'yes' for row in head if row['verdict'] in (claims.HOLDS, claims.FAILS))} were asked of a stand-in, {sum(row['stand_in'] == 'no' for row in head if row['verdict'] in (claims.HOLDS, claims.FAILS))} of the documents' own images.",
         f"{len(false)} claims are false in print: these {against}, and {len(false) - against} that our runs were asked about, of which {sum(spoken(row) == HERE_ONLY for row in false)} hold here."])
 
 # %% ../nbs/09_verdicts.ipynb #0c45b120

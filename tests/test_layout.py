@@ -12,7 +12,7 @@ from conftest import ROOT
 CELL, BODY = 25, 20 # Lines, not counting parameters, which stand one on a line
 PARTS = "data views nets losses targets metrics maps fit runs artefacts claims".split()
 PAGES = {"08_figures": "artefacts", "08_pictures": "artefacts"} # Further pages of a part, which add to its module
-DESKS = "reproduce planner verdicts speedrun cluster cli".split()
+DESKS = "reproduce manifest planner verdicts speedrun cluster cli".split()
 MODULES = sorted(p for p in (ROOT/"clusterlab").rglob("*.py") if not p.name.startswith("_"))
 NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in MODULES]
 BOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
