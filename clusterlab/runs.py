@@ -211,13 +211,14 @@ def claim(
     lock = heavy_folder(path)/"lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with alone(lock.parent):
-        holder = holder_of(lock)
-        if alive(holder): raise BlockingIOError(f"{path} is being made by process {holder}; if that is wrong, delete {lock}")
-        lock.unlink(missing_ok=True)
-        try:
-            with open(lock, "x") as f: f.write(f"{os.getpid()}@{platform.node()}")
-        except FileExistsError: raise BlockingIOError(f"{path} is being made by process {holder_of(lock)}; if that is wrong, delete {lock}") from None
-    return lock
+        for again in (True, False):
+            try:
+                with open(lock, "x") as f: f.write(f"{os.getpid()}@{platform.node()}")
+                return lock
+            except FileExistsError:
+                holder = holder_of(lock)
+                if alive(holder) or not again: raise BlockingIOError(f"{path} is being made by process {holder}; if that is wrong, delete {lock}") from None
+                lock.unlink(missing_ok=True)
 
 # %% ../nbs/07_runs.ipynb #d6a1db95
 def spaced(
