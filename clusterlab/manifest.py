@@ -77,9 +77,9 @@ def sums(
 HOW = """How to check it, from quick to thorough:
 
 1. `sha256sum --check --quiet tables/SHA256SUMS` says nothing if no table, figure or record has changed since the last `clusterlab report`. (`tables/speed.md` follows from `bench/results`, and the printed numbers in `experiments/reported` have their own sums.)
-2. `.venv/bin/clusterlab report` writes tables and figures again from the records, without training, in a minute or two; then `git status` must name nothing. The pictures are the same to the byte with the versions below. A figure whose images are not on your machine stays as it is, and a line says so.
+2. `.venv/bin/clusterlab report` writes tables and figures again from the records, without training, in a minute or two; then `git status` must name nothing. Pictures are the same to the byte only with the same matplotlib and fonts. A figure whose images are not on your machine stays as it is, and a line says so.
 3. One record, made again beside ours in a minute or two: `.venv/bin/clusterlab run pipcdr --seed 0 --runs_root fresh/runs`. Its name must come out the same, for it stands for settings, images and seed: `runs/pipcdr/digits/5e7a6c4d3a83.json`. Compare `scores`; another processor may round otherwise. The settings of any other run stand in its record, under `spec`.
-4. Everything, from nothing, in hours: `make reproduce FRESH=1`."""
+4. Everything, from nothing, in hours: `make reproduce FRESH=1`. Runs on images that are not on your machine are left out; `.venv/bin/clusterlab data get cifar10` fetches those."""
 
 def counted(
     names # Texts
@@ -109,7 +109,7 @@ def answers(
     bare, missing = ([row["artefact"] for row in rows if not row["records"] and row["planned"] is planned] for planned in (False, True))
     left = sum(len(desk.page(document).get("left_out", {})) for document in desk.documents())
     said = ["Which epoch: the last, always; the page same_footing/oracle alone shows what the best epoch by labels would have bought.",
-        "Which seeds: 0 to 2. Some artefacts have 0 to 4, and their page in `experiments` says why: for some it was so from the start, for others 3 and 4 were added after three seeds had left a claim undecided.",
+        "Which seeds: 0 to 2, or those that the page of an artefact in `experiments` names with its reason. Some have had 0 to 4 from the start; for others 3 and 4 were added after three seeds had left a claim undecided.",
         "What labels were used for: the settings of budget laptop were chosen with them, on the digits, with seeds 100 to 105, and all scores need them. In training, only category discovery is given the labels of some classes.",
         f"What it cost: {len(records)} finished records{f' and {broken} that broke' if broken else ''}, {hours:.1f} core hours (seconds times threads), at most {max((r['peak_memory_mb'] for r in receipts), default=0)} MB each, on {counted(r['device'] for r in receipts)}; processors: {counted(r.get('processor', 'not told') for r in receipts)}.",
         f"With what code: {counted(r['commit'] for r in receipts)}. A + means that files differed from the commit: so it is for {loose} records.",

@@ -284,7 +284,7 @@ def reason(
     return "; ".join(part for part in parts if part)
 
 # %% ../nbs/09_verdicts.ipynb #c4b5e904
-COLUMNS = "document artefact number claim verdict effect sd unit n seeds alone share images budget stand_in rows reason same_as in_print print_effect print_unit basis expr asked".split()
+COLUMNS = "document artefact number claim verdict effect sd unit n seeds alone share images budget protocol stand_in rows reason same_as in_print print_effect print_unit basis expr asked".split()
 
 def outcome(
     claim:dict, # From `claims_of`
@@ -296,7 +296,7 @@ def outcome(
     ground, unit = side.ground if side else None, claim.get("unit", "")
     decided = found.word in DECIDED
     trained = decided and ground is not None
-    where = dict(images=" ".join(g.dataset for g in ground.groups), budget=ground.groups[0].budget, stand_in="no" if ground.own else "yes") if ground else {}
+    where = dict(images=" ".join(g.dataset for g in ground.groups), budget=ground.groups[0].budget, protocol=ground.groups[0].mark, stand_in="no" if ground.own else "yes") if ground else {}
     print_side = dict(in_print="yes" if answer.holds else "no", print_effect=answer.margin, print_unit=claims.unit_of(claim["expr"], unit)) if answer is not None else {}
     told = {key: claim[key] for key in ("document", "artefact", "number", "claim", "basis", "expr")}
     mine = dict(verdict=found.word, effect=found.effect, sd=found.sd, unit=claims.unit_of(claim.get("ours", claim["expr"]) if decided else claim["expr"], unit))
@@ -422,7 +422,7 @@ def evidence_text(
 )->str:
     "On what a verdict by our runs rests."
     if row["verdict"] not in DECIDED: return ""
-    where = f"{row['images'].replace(' ', ', ')} ({row['budget']})" if row["images"] else ""
+    where = f"{row['images'].replace(' ', ', ')} ({row['budget']}{row['protocol'] and ', protocol ' + row['protocol']})" if row["images"] else ""
     parts = [where + (", a stand-in" if row["stand_in"] == "yes" else ""), seeds_text(row), f"{100*row['share']:.0f} % of samples" if row["n"] and row["n"] > 1 else "", row["rows"]]
     return "; ".join(part for part in parts if part)
 
