@@ -788,12 +788,14 @@ def matching(
 )->list: # name, dataset, budget, seed, record: rows for `artefacts.render`
     "The finished records that belong to the runs of a page."
     rows, by_id = [], {r["id"]: r for r in records}
+    @cache
+    def expected_of(name, dataset, budget): return configure(told["run"][name]["method"], dataset, budget, **changes(told, name, dataset, budget))
     for name,record in ((n, r) for n in names for r in records if could_be(r, told, n, skip)):
         spec, entry = record["spec"], told["run"][name]
         plan = told["budget"].get(spec["budget"], {})
         datasets, seeds = (artefact.get(own, {}).get(spec["budget"], plan.get(general, [])) for own,general in (("on", "datasets"), ("seeds", "seeds")))
         if spec["dataset"]["name"] not in datasets or spec["seed"] not in seeds: continue
-        expected = configure(spec["method"], spec["dataset"]["name"], spec["budget"], **changes(told, name, spec["dataset"]["name"], spec["budget"]))
+        expected = expected_of(name, spec["dataset"]["name"], spec["budget"])
         if {k: v for k,v in expected.items() if k != "k"} != spec["config"] or (expected["k"] or spec["dataset"]["classes"]) != spec["k"]: continue
         rows.append(dict(name=name, dataset=spec["dataset"]["name"], budget=spec["budget"], seed=spec["seed"], record=record, whole=whole(record, by_id)))
         if "minus" in entry: rows[-1]["record"] = less(rows[-1], matching(told, records, [entry["minus"]], skip, artefact))
