@@ -52,10 +52,10 @@ def cores(record):
     return record["receipt"]["threads"] if record["receipt"]["device"].startswith("CPU") else 1
 
 def all_rows(
+    pages:dict, # From `reproduce.page`, by their documents
     by_id:dict # All records by the names of their runs
 )->list:
     "A row for every artefact of every page."
-    pages = {document: desk.page(document) for document in desk.documents()}
     return [row_of(document, told, key, by_id) for document,told in pages.items() for key in told["artefact"]]
 
 # %% ../nbs/09_manifest.ipynb #3564ffd1
@@ -99,6 +99,7 @@ def images_lines(
 # %% ../nbs/09_manifest.ipynb #0aca1777
 def answers(
     records:list, # All records
+    pages:dict, # From `reproduce.page`, by their documents
     rows:list # From `all_rows`
 )->list:
     "What is asked of a submission as a whole."
@@ -107,7 +108,7 @@ def answers(
     hours = sum(r["receipt"]["seconds"]*cores(r) for r in records)/3600
     loose = sum(r["commit"].endswith("+") for r in receipts)
     bare, missing = ([row["artefact"] for row in rows if not row["records"] and row["planned"] is planned] for planned in (False, True))
-    left = sum(len(desk.page(document).get("left_out", {})) for document in desk.documents())
+    left = sum(len(told.get("left_out", {})) for told in pages.values())
     said = ["Which epoch: the last, always; the page same_footing/oracle alone shows what the best epoch by labels would have bought.",
         "Which seeds: 0 to 2, or those that the page of an artefact in `experiments` names with its reason. Some have had 0 to 4 from the start; for others 3 and 4 were added after three seeds had left a claim undecided.",
         "What labels were used for: the settings of budget laptop were chosen with them, on the digits, with seeds 100 to 105, and all scores need them. In training, only category discovery is given the labels of some classes.",
@@ -127,8 +128,8 @@ def artefact_lines(
     "The artefacts of a document in Markdown."
     def link(row):
         key, table = row["artefact"].split("/")[1], row["kind"] in ("results", "information")
-        path = f"{folder}/{key}.md" if table else f"../figures/{folder}/{key}.svg"
-        return f"[{row['artefact']}]({path.replace('./', '', 1) if table and folder == '.' else path})"
+        path = Path(folder, f"{key}.md") if table else Path("..", "figures", folder, f"{key}.svg")
+        return f"[{row['artefact']}]({path.as_posix()})"
     return verdicts.table_lines(["where", "what", "images", "seeds", "records", "core minutes"],
         [[link(row), row["title"], row["images"] or "none", row["seeds"], row["records"], row["core_minutes"]] for row in rows])
 
@@ -136,11 +137,10 @@ def manifest_files(
     root=None # Folder of all records; None: `runs` of the project
 )->dict: # File name to bytes
     "The page and its CSV."
-    records = desk.on_record(root)
-    rows = all_rows({r["id"]: r for r in records})
-    lines = ["# What a reviewer asks", "", HOW, "", *answers(records, rows), "", *images_lines(records), ""]
-    for document in desk.documents():
-        told = desk.page(document)
+    records, pages = desk.on_record(root), {document: desk.page(document) for document in desk.documents()}
+    rows = all_rows(pages, {r["id"]: r for r in records})
+    lines = ["# What a reviewer asks", "", HOW, "", *answers(records, pages, rows), "", *images_lines(records), ""]
+    for document,told in pages.items():
         lines += [f"## {document}: {told['title']}", "", *artefact_lines([row for row in rows if row["artefact"].startswith(f"{document}/")], told.get("folder", document)), ""]
     lines += ["Records are counted with those that they started from; where artefacts share one it counts for each. `tables/manifest.csv` names them, with commits and protocols."]
     return {"manifest.md": ("\n".join(lines) + "\n").encode(), "manifest.csv": artefacts.to_csv(COLUMNS, rows)}

@@ -987,9 +987,8 @@ def report(
     for key,entry in meant.items():
         rows = matching(told, records, entry["names"], artefact=entry)
         more = dict(document=told["document"], aliases=told.get("aliases", {}), rows=facts_of(entry), notes=[*entry.get("notes", []), *setting_notes(rows)], class_names=entry.get("class_names", names_of()))
-        given = key, entry | more, reported(told["document"], key), rows, partial(scored_images, data_root=data_root)
         folder = out/("tables" if entry["kind"] in ("results", "information") else "figures")/told.get("folder", told["document"])
-        written += drawn_into(folder, *given)
+        written += drawn_into(folder, key, entry | more, reported(told["document"], key), rows, partial(scored_images, data_root=data_root))
     return written
 
 def drawn_into(folder, key, *given):

@@ -502,12 +502,13 @@ def summary(
     "What came of all claims, in a paragraph."
     head = headline(rows)
     words, false = Counter(row["verdict"] for row in head), [row for row in head if row["in_print"] == "no"]
-    ours, against, printed = words[claims.HOLDS] + words[claims.FAILS], words[claims.CONTRADICTED], words[claims.PRINTED]
+    asked, against, printed = [row for row in head if row["verdict"] in (claims.HOLDS, claims.FAILS)], words[claims.CONTRADICTED], words[claims.PRINTED]
+    ours = len(asked)
     return " ".join([f"Of {len(head)} claims {ours + against + printed} are decided: {ours + against} by runs or contradiction, {printed} from the printed numbers alone.",
         f"By runs {words[claims.HOLDS]} hold and {words[claims.FAILS]} fail; {against} times the document contradicts itself.",
         f"Of the {ours} verdicts by runs {sum(map(divided, head))} are not unanimous: a seed that is asked alone says the opposite.",
-        f"{sum(row['same_as'] != '' for row in head if row['verdict'] in (claims.HOLDS, claims.FAILS))} of them rest on the same evidence as another.",
-        f"{sum(row['stand_in'] == 'yes' for row in head if row['verdict'] in (claims.HOLDS, claims.FAILS))} were asked of a stand-in, {sum(row['stand_in'] == 'no' for row in head if row['verdict'] in (claims.HOLDS, claims.FAILS))} of the documents' own images.",
+        f"{sum(row['same_as'] != '' for row in asked)} of them rest on the same evidence as another.",
+        f"{sum(row['stand_in'] == 'yes' for row in asked)} were asked of a stand-in, {sum(row['stand_in'] == 'no' for row in asked)} of the documents' own images.",
         f"{len(false)} claims are false in print: these {against}, and {len(false) - against} that our runs were asked about, of which {sum(spoken(row) == HERE_ONLY for row in false)} hold here."])
 
 # %% ../nbs/09_verdicts.ipynb #0c45b120
@@ -575,6 +576,7 @@ def companion(
     paths = {path.suffix: path for path in reproduce.report(f"{document}/{key}", root, out)}
     entry, here = reproduce.page(document)["artefact"][key], import_module("IPython.display")
     if ".md" in paths: here.display(here.Markdown(paths[".md"].read_text()))
-    else: here.display(here.Markdown("\n\n".join([f"**{entry['title']}**", entry["caption"], *entry.get("notes", [])])), *[here.Image(str(paths[s]), width=640) for s in (".png",) if s in paths])
+    else: here.display(here.Markdown("\n\n".join([f"**{entry['title']}**", entry["caption"], *entry.get("notes", [])])))
+    if ".png" in paths: here.display(here.Image(str(paths[".png"]), width=640))
     mine = [row for row in verdicts_of(document, root) if row["artefact"] == key]
     if mine: here.display(here.Markdown("\n".join(["What is said of it:", "", *(f"- **{spoken(row)}**: {row['claim']}{brief(row)}" for row in mine)])))
