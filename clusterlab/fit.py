@@ -7,8 +7,8 @@ __all__ = ['QUESTIONS', 'SCHEDULES', 'OPTIMIZERS', 'BACKENDS', 'check_method', '
            'optimizer_for', 'set_rates', 'move', 'step', 'answer', 'apart', 'networks', 'views_by', 'as_written',
            'compile_networks', 'facts', 'graph', 'traced', 'Recorded', 'luck_of', 'watching', 'quicker', 'embed_all',
            'digest', 'save_checkpoint', 'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Ahead', 'reader',
-           'Diverged', 'check_terms', 'train_epoch', 'look', 'between', 'looked', 'fit', 'check_plan', 'begin',
-           'trusting', 'CutOff', 'run_epochs']
+           'Diverged', 'check_terms', 'train_epoch', 'look', 'between', 'looked', 'bf16_pays', 'precision_for', 'fit',
+           'check_plan', 'begin', 'trusting', 'CutOff', 'run_epochs']
 
 # %% ../nbs/06_fit.ipynb #0a9d8232
 import json
@@ -17,11 +17,13 @@ import math
 import os
 import time
 import torch
+import torch.nn.functional as F
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from fastcore.basics import patch
+from functools import cache
 from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -514,6 +516,30 @@ def looked(method, images, epoch, evaluate):
     return said
 
 # %% ../nbs/06_fit.ipynb #95ca28d4
+@cache
+def bf16_pays()->bool:
+    "Does this processor train in bf16 in less than three quarters of the time? Tried once, on one thread, in a fraction of a second."
+    dice, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
+    x, w = (torch.randn(shape, generator=dice).to(memory_format=torch.channels_last).requires_grad_() for shape in ((32, 64, 16, 16), (64, 64, 3, 3)))
+    def timed(bf16):
+        begun = time.perf_counter()
+        with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16): torch.autograd.grad(F.conv2d(x, w, padding=1).float().sum(), (x, w))
+        return time.perf_counter() - begun
+    torch.set_num_threads(1) # several would wait for each other where others work beside us
+    try: half, full = map(min, zip(*[(timed(True), timed(False)) for _ in range(8)]))
+    finally: torch.set_num_threads(threads)
+    return half < .75*full
+
+def precision_for(
+    asked:str, # fp32, bf16 or auto
+    side:int, # Pixels of the shorter side of an image
+    gpu:bool # Is the method on a GPU?
+)->str: # fp32 or bf16
+    "What auto means here: bf16 on a GPU, or for more than 16 pixels on a processor that is faster in it; else fp32."
+    if asked != "auto": return asked
+    return "bf16" if gpu or side > 16 and bf16_pays() else "fp32"
+
+# %% ../nbs/06_fit.ipynb #84d304f5
 def fit(
     method, # What to train: answers `QUESTIONS`
     images, # uint8, N x C x H x W, where the method is, or in ordinary memory where they are too many for a GPU
@@ -527,7 +553,7 @@ def fit(
     schedule:str="cosine", # Of the learning rate after its warm-up: cosine, cosine-rest or constant
     momentum:float=.9, # Of stochastic gradient descent
     weight_decay:float=5e-4, # On every parameter
-    precision:str="auto", # "fp32", "bf16", or "auto": bf16 on a GPU, fp32 elsewhere
+    precision:str="auto", # "fp32", "bf16", or "auto": bf16 on a GPU and, for more than 16 pixels, on a processor that is faster in it, else fp32
     compiled:str="none", # Steps as they are written, networks (and views on a GPU) compiled by inductor or aot_eager, moves recorded as a CUDA graph, or inductor+graph
     every:int=1, # Look at all images every so many epochs
     seed:int=0, # Of everything random
@@ -541,8 +567,8 @@ def fit(
 )->list: # History: one dictionary an epoch
     "Train `method` on `images` and tell what happened, epoch by epoch."
     check_method(method)
-    if precision == "auto" and next(method.parameters(), images).is_cuda: precision = "bf16"
     plan = check_plan(images, epochs, stop, warmup, batch, lr, every, precision, seed, optimizer, schedule)
+    plan["precision"] = precision_for(precision, min(images.shape[-2:]), next(method.parameters(), images).is_cuda)
     if not callable(compiled) and compiled not in BACKENDS: raise ValueError(f"compiled is '{compiled}', but must be one of {', '.join(BACKENDS)}")
     as_written(method)
     method.to(memory_format=torch.channels_last)
@@ -585,7 +611,6 @@ def check_plan(
     if not 0 <= warmup <= 1: raise ValueError(f"warmup is {warmup}, but is a fraction of the schedule, from 0 to 1")
     for name,value,choice in (("precision", precision, ("auto", "fp32", "bf16")), ("optimizer", optimizer, OPTIMIZERS), ("schedule", schedule, SCHEDULES)):
         if value not in choice: raise ValueError(f"{name} is '{value}', but must be one of {', '.join(choice)}")
-    if precision == "auto": precision = "bf16" if images.is_cuda else "fp32"
     peak = lr*batch/256 if optimizer == "sgd" else lr
     return dict(epochs=epochs, stop=stop, warmup=warmup*epochs, batch=batch, peak=peak, every=every, precision=precision, seed=seed, schedule=schedule)
 

@@ -504,7 +504,8 @@ def report_of(run, method, history, device, started):
     write_clusters(run, clusters, features, method)
     whole = spec["config"].get("stop") in (spec["config"].get("epochs"), configure(spec["method"], spec["dataset"]["name"], spec["budget"]).get("stop"))
     memory = torch.cuda.max_memory_allocated()/2**20 if device != "cpu" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-    slip = runs.receipt(started, device_name(device), torch.get_num_threads(), memory) | {"evaluator": metrics.VERSION}
+    bits = {"precision": fitting.precision_for(spec["config"]["precision"], spec["dataset"]["size"], device != "cpu")} if "precision" in spec["config"] else {}
+    slip = runs.receipt(started, device_name(device), torch.get_num_threads(), memory) | {"evaluator": metrics.VERSION} | bits
     told = {n: v for n,v in last.items() if n in ("acc", "all", "old", "new", "nmi", "ari", "ami", "jsd", "imbalance", "used", "std")} 
     scores = {n: runs.short(v) for n,v in told.items()} 
     tight = silhouette(features, clusters) if whole else None
