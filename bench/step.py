@@ -1,6 +1,7 @@
 """G7 and G8 on a CPU: one training step on digits with the small network of budget laptop, batch 256; methods on top of BYOL against BYOL. The same with random images of 32 pixels, as the contests below have them, for the goals name no image size.
 The limit of PIPCDR, 1.03, was set for a large network on a GPU; that of ConNR, 1.05, for digits, and 1/0.97 otherwise.
 G3 and G5 on a CPU: one training step with its views at 32 pixels against those of others in `peers.py`, whose data loaders get no process of their own, so that CPU seconds count their views too.
+All of these are in float32. Where the processor is faster in bf16, which is what `precision="auto"` then takes, BYOL in bf16 is timed against BYOL in float32.
 
     python bench/step.py [--toy]
 """
@@ -31,8 +32,17 @@ def larger(images, batch):
     return {cls.__name__: ours(build(cls, images, "small", 1024), images, batch) for cls in (BYOL, ProPos, PIPCDR, ConNR)}
 
 
+def in_half(images, batch, net, hidden, called):
+    "BYOL in bf16 and in float32: what the result says, and both; nothing where the processor gains nothing."
+    if not fit.bf16_pays(): return None
+    rivals = {label: stepping(build(BYOL, images, net, hidden).to(memory_format=torch.channels_last), images, batch, bits) for label,bits in (("BYOL, bf16", "bf16"), ("BYOL, float32", "fp32"))}
+    return dict(goal="bf16", what=f"one training step of BYOL with its views, {called} at 32 pixels, batch {batch}, one thread", data="random pixels", ours="BYOL, bf16", own=list(rivals), checks={}), rivals
+
+
 def contests(images, batch, few):
     "Steps of others against ours, by name of the result: what it says with the rivals, and rounds; few: the batch of the large network."
+    yield "step_bf16", in_half(images, batch, "small", 1024, "small network"), 5
+    yield "step_bf16_resnet18", in_half(images, few, "resnet18", 1024, "ResNet-18"), 3
     yield "step_lightly", against_lightly(images, batch, "small", 1024, 0, 0), 5
     yield "step_lightly_resnet18", against_lightly(images, few, "resnet18", 1024, 0, 0), 3
     for cls in (ProPos, ConNR): yield f"step_{cls.__name__.lower()}", against_loop(cls, images, batch, "small", 1024, 0), 5

@@ -281,7 +281,7 @@ def paper_run(notebook, out, given, threads, until, pipe):
     except BaseException as why: pipe.send(f"{type(why).__name__}: {why}"[-400:])
 
 # %% ../nbs/09_planner.ipynb #12c658f5
-WARM = ["papermill", "papermill.engines", "execnb.shell", "sklearn.metrics", "clusterlab.reproduce", "clusterlab.planner"] # Imported once, by the server
+WARM = ["papermill", "papermill.engines", "execnb.shell", "IPython.core.magics", "matplotlib.pyplot", "sklearn.metrics", "clusterlab.reproduce", "clusterlab.planner"] # Imported once, by the server
 
 def processes():
     "Where new processes come from: a warm server, or, where the system has none, fresh interpreters."

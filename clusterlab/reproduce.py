@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 'COMPUTED', 'QUIET', 'home', 'method_names',
            'read_toml', 'known', 'budgets', 'budgets_at', 'budget_names', 'method_class', 'desk', 'arguments',
-           'defaults_of', 'options', 'checked', 'configure', 'parse_setting', 'Run', 'changes_of', 'images_of',
-           'settle', 'check_parts', 'buildable', 'check_side', 'warm_up', 'pretext_of', 'build', 'watcher',
+           'defaults_of', 'options', 'every_option', 'checked', 'configure', 'parse_setting', 'Run', 'changes_of',
+           'images_of', 'settle', 'check_parts', 'buildable', 'check_side', 'warm_up', 'pretext_of', 'build', 'watcher',
            'clusters_of', 'scored_part', 'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters',
            'directions', 'left_out', 'name_clusters', 'clusters_file', 'known_of', 'images_of_run', 'report_of',
            'study_of', 'silhouette', 'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook',
@@ -86,6 +86,7 @@ def budgets_at(path, changed):
         for place,part in {budget: layer, **({f"{budget}.{name}": v for name,v in layer.items()} if isinstance(layer, dict) else {})}.items():
             if not isinstance(part, dict): raise ValueError(f"experiments/{path.name}: {place} is {part!r}, but must be a section, [{place}]")
         for name in layer: known(f"experiments/{path.name}: section of {budget}", name, data.NAMES if budget == "data" else ["all", *method_names()])
+        if budget != "data" and "all" not in layer: raise ValueError(f"experiments/{path.name}: {budget} has no section [{budget}.all]; each budget has one, and be it empty, so that a misspelt one is not taken for another")
     return layers
 
 def budget_names()->list:
@@ -147,6 +148,11 @@ def options(
     return {n: (kind, said.get(n, default), meaning) for n,(kind,default,meaning) in (own | loop | general).items()}
 
 # %% ../nbs/09_reproduce.ipynb #a9a90d3c
+@cache
+def every_option()->set:
+    "What any method may change."
+    return {name for method in method_names() for name in options(method)}
+
 adapter = cache(TypeAdapter)
 
 def checked(
@@ -169,10 +175,10 @@ def configure(
 )->dict: # A value for every option of the method, those that came later only where they are used
     "The complete flat configuration of a run."
     known("budget", budget, budget_names())
-    layers = budgets()
     config = {n: default for n,(_,default,_) in options(method).items()}
-    for n in layers[budget].get(method, {}): known(f"experiments/budgets.toml, {budget}.{method}: option", n, config)
-    for layer in (layers["data"].get(dataset, {}), layers[budget].get("all", {}), layers[budget].get(method, {})):
+    for place,name in (("data", dataset), (budget, "all"), (budget, method)):
+        layer = budgets()[place].get(name, {})
+        for n in layer: known(f"experiments/budgets.toml, {place}.{name}: option", n, config if n in config or name == method else every_option())
         config |= {n: checked(method, n, v) for n,v in layer.items() if n in config}
     config |= {n: checked(method, n, v) for n,v in changes.items() if v is not None}
     if config.get("weights"): config["pretext"] = "" # weights from elsewhere need no run of ours
