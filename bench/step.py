@@ -34,7 +34,7 @@ def larger(images, batch):
 
 def in_half(images, batch, net, hidden, called):
     "BYOL in bf16 and in float32: what the result says, and both; nothing where the processor gains nothing."
-    if not fit.bf16_pays(): return None
+    if not fit.bf16_trains_faster(): return None
     rivals = {label: stepping(build(BYOL, images, net, hidden).to(memory_format=torch.channels_last), images, batch, bits) for label,bits in (("BYOL, bf16", "bf16"), ("BYOL, float32", "fp32"))}
     return dict(goal="bf16", what=f"one training step of BYOL with its views, {called} at 32 pixels, batch {batch}, one thread", data="random pixels", ours="BYOL, bf16", own=list(rivals), checks={}), rivals
 

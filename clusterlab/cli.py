@@ -187,7 +187,7 @@ def report(
 def compare(
     again:str, # Folder of records that were made again, such as fresh/runs
     runs_root:str=None, # Folder of the records that they are held against; default: runs of the project
-    out:str=None # File that keeps what came out, such as runs/again.csv; default: none
+    out:str=None # File that keeps those that were made again in short, such as runs/again.csv; default: none
 ):
     "Tell which runs that were made again came out the same, to the last digit."
     rows = manifest.made_again(again)

@@ -7,8 +7,8 @@ __all__ = ['QUESTIONS', 'SCHEDULES', 'OPTIMIZERS', 'BACKENDS', 'check_method', '
            'optimizer_for', 'set_rates', 'move', 'step', 'answer', 'apart', 'networks', 'views_by', 'as_written',
            'compile_networks', 'facts', 'graph', 'traced', 'Recorded', 'luck_of', 'watching', 'quicker', 'embed_all',
            'digest', 'save_checkpoint', 'read_checkpoint', 'trace', 'read_trace', 'load_state', 'Ahead', 'reader',
-           'Diverged', 'check_terms', 'train_epoch', 'look', 'between', 'looked', 'bf16_pays', 'precision_for', 'fit',
-           'check_plan', 'begin', 'trusting', 'CutOff', 'run_epochs']
+           'Diverged', 'check_terms', 'train_epoch', 'look', 'between', 'looked', 'bf16_trains_faster', 'precision_for',
+           'fit', 'check_plan', 'begin', 'trusting', 'CutOff', 'run_epochs']
 
 # %% ../nbs/06_fit.ipynb #0a9d8232
 import json
@@ -517,8 +517,8 @@ def looked(method, images, epoch, evaluate):
 
 # %% ../nbs/06_fit.ipynb #95ca28d4
 @cache
-def bf16_pays()->bool:
-    "Does this processor train in bf16 in less than three quarters of the time? Tried once, on one thread, in a fraction of a second."
+def bf16_trains_faster()->bool:
+    "Does this processor train in bf16 in less than three quarters of the time? Tried once, on one thread, and no longer than it takes to see that it does not."
     dice, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
     x, w = (torch.randn(shape, generator=dice).to(memory_format=torch.channels_last).requires_grad_() for shape in ((32, 64, 16, 16), (64, 64, 3, 3)))
     def timed(bf16):
@@ -526,18 +526,22 @@ def bf16_pays()->bool:
         with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16): torch.autograd.grad(F.conv2d(x, w, padding=1).float().sum(), (x, w))
         return time.perf_counter() - begun
     torch.set_num_threads(1) # several would wait for each other where others work beside us
-    try: half, full = map(min, zip(*[(timed(True), timed(False)) for _ in range(8)]))
+    try:
+        half, full = timed(True), timed(False)
+        for _ in range(7 if half < 4*full else 0): half, full = min(half, timed(True)), min(full, timed(False))
     finally: torch.set_num_threads(threads)
     return half < .75*full
 
 def precision_for(
     asked:str, # fp32, bf16 or auto
     side:int, # Pixels of the shorter side of an image
-    gpu:bool # Is the method on a GPU?
+    gpu:bool, # Is the method on a GPU?
+    history:list=() # Of the epochs that are done, if any
 )->str: # fp32 or bf16
-    "What auto means here: bf16 on a GPU, or for more than 16 pixels on a processor that is faster in it; else fp32."
+    "What auto means here: what the epochs before were trained in; else bf16 on a GPU, or for more than 16 pixels on a processor that is faster in it; else fp32."
     if asked != "auto": return asked
-    return "bf16" if gpu or side > 16 and bf16_pays() else "fp32"
+    if len(history) > 1: return "bf16" if history[-1].get("bf16") else "fp32"
+    return "bf16" if gpu or side > 16 and bf16_trains_faster() else "fp32"
 
 # %% ../nbs/06_fit.ipynb #84d304f5
 def fit(
@@ -568,7 +572,6 @@ def fit(
     "Train `method` on `images` and tell what happened, epoch by epoch."
     check_method(method)
     plan = check_plan(images, epochs, stop, warmup, batch, lr, every, precision, seed, optimizer, schedule)
-    plan["precision"] = precision_for(precision, min(images.shape[-2:]), next(method.parameters(), images).is_cuda)
     if not callable(compiled) and compiled not in BACKENDS: raise ValueError(f"compiled is '{compiled}', but must be one of {', '.join(BACKENDS)}")
     as_written(method)
     method.to(memory_format=torch.channels_last)
@@ -580,6 +583,7 @@ def fit(
     if done > plan["stop"]: raise ValueError(f"stop is {plan['stop']}, but the checkpoint has done {done} epochs already")
     if not history: history = [{"epoch": 0, **look(method, images, 0, evaluate)}]
     elif not own and done < plan["stop"]: look(method, images, done)
+    plan["precision"] = precision_for(precision, min(images.shape[-2:]), next(method.parameters(), images).is_cuda, history)
     method.train()
     by = quicker(method, images, optimizer, compiled, plan) if compiled != "none" and done < plan["stop"] else move
     epochs_left = tqdm(range(done, plan["stop"]), disable=not progress, initial=done, total=plan["stop"], unit="epoch")
@@ -647,6 +651,7 @@ def run_epochs(method, images, optimizer, epochs, plan, history, evaluate, check
             terms = train_epoch(method, images, optimizer, epoch, plan, by)
             said = look(method, images, epoch + 1, evaluate) if last or (epoch + 1) % plan["every"] == 0 else between(method, epoch + 1)
         tried = {"compiled": int(method.compiled)} if hasattr(method, "compiled") else {}
+        if plan["precision"] == "bf16": tried["bf16"] = 1
         history.append({"epoch": epoch + 1, "loss": sum(terms.values()), **terms, **said, **tried})
         if checkpoint: trace(checkpoint, **history[-1])
         epochs.set_postfix({k: f"{v:.3f}" for k,v in history[-1].items() if k != "epoch" and v is not None})

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'NOT_OURS', 'WRITTEN', 'MADE', 'AGAIN', 'HOW', 'behind', 'row_of', 'cores', 'all_rows', 'sums',
-           'made_again', 'differing', 'compare_lines', 'kept_again', 'again_lines', 'counted', 'images_lines',
-           'answers', 'artefact_lines', 'manifest_files', 'write_manifest']
+           'where_made', 'row_again', 'made_again', 'differing', 'compare_lines', 'difference', 'kept_again',
+           'again_lines', 'counted', 'images_lines', 'answers', 'artefact_lines', 'manifest_files', 'write_manifest']
 
 # %% ../nbs/09_manifest.ipynb #2d7ffa61
 import hashlib
@@ -71,23 +71,30 @@ def sums(
     out, root = Path(out or desk.home()).resolve(), Path(root or desk.home()/"runs").resolve()
     pages = [p for kind in ("tables", "figures") for p in sorted((out/kind).rglob("*"))
              if p.suffix in WRITTEN and p.name not in NOT_OURS and not any(part.startswith(".") for part in p.relative_to(out).parts)]
-    kept = sorted(root.glob("*/*/*.json")) if root.is_relative_to(out) else []
+    kept = [*sorted(root.glob("*/*/*.json")), *root.glob("again.csv")] if root.is_relative_to(out) else []
     return "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(out).as_posix()}\n" for p in [*pages, *kept])
 
 # %% ../nbs/09_manifest.ipynb #8ed43ecf
 MADE = "scores history sizes map study".split() # Fields of a record that training made
-AGAIN = ["run", "commit", "processor", "precision", "seconds", "acc", *MADE] # Columns: of the last, checksums
+AGAIN = ["run", "commit", "where", "seconds", "acc", "broke", *MADE] # Columns; of the last, checksums
+
+def where_made(record):
+    "What else may have changed the digits: precision, library, processor or GPU."
+    slip, half = record["receipt"], any(record["history"].get("bf16", ()))
+    return f"{'bf16' if half else 'float32'}, torch {slip['versions']['torch']}, {slip.get('processor', '') if slip['device'].startswith('CPU') else slip['device']}"
+
+def row_again(record):
+    "A record in short."
+    return dict(run=record["id"], commit=record["receipt"]["commit"], where=where_made(record), seconds=record["receipt"]["seconds"], acc=record["scores"].get("acc", ""),
+                broke=record["reason"] if record["status"] == "failed" else "", **runs.checksum({field: record.get(field) for field in MADE}))
 
 def made_again(
     root # Folder of all records of who made them again
-)->list: # A row for each finished run, with a value for each of `AGAIN`
-    "What another training made, short enough to be kept beside the records that it confirms or not."
-    rows = []
-    for record in desk.on_record(root):
-        if record["status"] != "finished": continue
-        told = {name: record["receipt"].get(name) for name in ("commit", "processor", "precision", "seconds")}
-        rows.append(dict(run=record["id"], **told, acc=record["scores"].get("acc"), **runs.checksum({field: record.get(field) for field in MADE})))
-    return rows
+)->list: # A row for each run, with a value for each of `AGAIN`
+    "What another training made, short enough to be kept beside the records that it confirms or not; `ValueError` if there are no records."
+    records = desk.on_record(root)
+    if not records: raise ValueError(f"{root} holds no records: name the folder that has one folder for each method, like fresh/runs")
+    return [row_again(record) for record in records]
 
 def differing(
     row:dict, # From `made_again`
@@ -103,22 +110,31 @@ def compare_lines(
     by_id:dict # Our records by the names of their runs
 )->list:
     "How many came out the same, then each that did not."
-    both = [(by_id[row["run"]], row) for row in rows if row["run"] in by_id]
+    both = [(by_id[row["run"]], row) for row in rows if row["run"] in by_id and by_id[row["run"]]["status"] == "finished"]
     other = [(ours, row, fields) for ours,row in both if (fields := differing(row, ours))]
-    lines = [f"{len(rows)} runs were made again, {len(both)} of them are on record here: {len(both) - len(other)} came out the same to the last digit ({', '.join(MADE)}), {len(other)} did not."]
-    for ours,row,fields in other:
-        lines.append(f"{ours['label']} on {ours['spec']['dataset']['name']}, {ours['spec']['budget']}, seed {ours['spec']['seed']} ({ours['id']}): {', '.join(fields)}; ACC {ours['scores'].get('acc')} here, {row['acc']} there")
-    return lines
+    return [f"Runs that were made again: {len(rows)}, of which {len(both)} are finished on record here: {len(both) - len(other)} came out the same to the last digit ({', '.join(MADE)}), {len(other)} did not.",
+            *(difference(*case) for case in other)]
+
+def difference(ours, row, fields):
+    "What came out otherwise in one run, and what else was not the same."
+    spec, acc = ours["spec"], ours["scores"].get("acc")
+    said = [f"{', '.join(fields)}" if not row["broke"] else f"it broke there: {row['broke']}"]
+    if acc is not None and not row["broke"]: said.append(f"ACC {acc} here, {row['acc']} there")
+    if where_made(ours) != row["where"]: said.append(f"{where_made(ours)} here, {row['where']} there")
+    return f"{ours['label']} on {spec['dataset']['name']}, {spec['budget']}, seed {spec['seed']} ({ours['id']}): {'; '.join(said)}"
 
 # %% ../nbs/09_manifest.ipynb #da6c4f46
 def kept_again(
     root=None # Folder of all records; None: `runs` of the project
 )->list: # As from `made_again`, but all of it text
-    "What is kept in `again.csv` beside the records; `ValueError` if its columns are others."
+    "What is kept in `again.csv` beside the records; `ValueError` naming the line that is not as it was written."
     path = Path(root or desk.home()/"runs")/"again.csv"
-    rows = artefacts.read_printed(path) if path.exists() else []
-    if rows and list(rows[0]) != AGAIN: raise ValueError(f"{path}: its columns are {', '.join(map(str, rows[0]))}, but must be {', '.join(AGAIN)}")
-    return rows
+    if not path.exists(): return []
+    rows, columns = artefacts.read_printed(path), path.read_text().partition("\n")[0]
+    if columns != ",".join(AGAIN): raise ValueError(f"{path}: its columns are {columns}, but must be {','.join(AGAIN)}")
+    for line,row in enumerate(rows, 2):
+        if None in row or None in row.values(): raise ValueError(f"{path}, line {line}: run {row['run']} has not one value for each of {', '.join(AGAIN)}")
+    return list({row["run"]: row for row in rows}.values())
 
 def again_lines(
     rows:list, # From `kept_again`
@@ -127,8 +143,8 @@ def again_lines(
     "What was made again, by whom, and what came of it."
     if not rows: return []
     first, *other = compare_lines(rows, by_id)
-    where = "; ".join(dict.fromkeys(f"{row['processor']}, commit {row['commit']}" for row in rows))
-    return [f"What was made again from nothing ({where}; `runs/again.csv`): {first}", *other]
+    where = "; ".join(dict.fromkeys(f"{row['where']}, commit {row['commit']}" for row in rows))
+    return [f"What was made again from nothing, as `again.csv` beside the records has it ({where}). {first}", *other]
 
 # %% ../nbs/09_manifest.ipynb #47f7da2f
 HOW = """How to check it, from quick to thorough:

@@ -80,13 +80,13 @@ def budgets()->dict: # Layers by budget; `data` holds those of the data sets
 
 @cache
 def budgets_at(path, changed):
-    "The content of a file that changed last at that time; `ValueError` if it speaks of images or methods that there are not."
+    "The content of a file that changed last at that time; `ValueError` naming the section that is not as it must be."
     layers = read_toml(path)
     for budget,layer in layers.items():
         for place,part in {budget: layer, **({f"{budget}.{name}": v for name,v in layer.items()} if isinstance(layer, dict) else {})}.items():
             if not isinstance(part, dict): raise ValueError(f"experiments/{path.name}: {place} is {part!r}, but must be a section, [{place}]")
         for name in layer: known(f"experiments/{path.name}: section of {budget}", name, data.NAMES if budget == "data" else ["all", *method_names()])
-        if budget != "data" and "all" not in layer: raise ValueError(f"experiments/{path.name}: {budget} has no section [{budget}.all]; each budget has one, and be it empty, so that a misspelt one is not taken for another")
+        if budget != "data" and "all" not in layer: raise ValueError(f"experiments/{path.name}: {budget} has no section [{budget}.all]; every budget needs one, even if it is empty: a misspelt name of a budget is noticed by its absence")
     return layers
 
 def budget_names()->list:
@@ -149,10 +149,11 @@ def options(
 
 # %% ../nbs/09_reproduce.ipynb #a9a90d3c
 @cache
-def every_option()->set:
+def every_option()->list:
     "What any method may change."
-    return {name for method in method_names() for name in options(method)}
+    return list(dict.fromkeys(name for method in method_names() for name in options(method)))
 
+# %% ../nbs/09_reproduce.ipynb #18e28311
 adapter = cache(TypeAdapter)
 
 def checked(
@@ -175,9 +176,10 @@ def configure(
 )->dict: # A value for every option of the method, those that came later only where they are used
     "The complete flat configuration of a run."
     known("budget", budget, budget_names())
+    layers = budgets()
     config = {n: default for n,(_,default,_) in options(method).items()}
     for place,name in (("data", dataset), (budget, "all"), (budget, method)):
-        layer = budgets()[place].get(name, {})
+        layer = layers[place].get(name, {})
         for n in layer: known(f"experiments/budgets.toml, {place}.{name}: option", n, config if n in config or name == method else every_option())
         config |= {n: checked(method, n, v) for n,v in layer.items() if n in config}
     config |= {n: checked(method, n, v) for n,v in changes.items() if v is not None}
@@ -510,8 +512,7 @@ def report_of(run, method, history, device, started):
     write_clusters(run, clusters, features, method)
     whole = spec["config"].get("stop") in (spec["config"].get("epochs"), configure(spec["method"], spec["dataset"]["name"], spec["budget"]).get("stop"))
     memory = torch.cuda.max_memory_allocated()/2**20 if device != "cpu" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-    bits = {"precision": fitting.precision_for(spec["config"]["precision"], spec["dataset"]["size"], device != "cpu")} if "precision" in spec["config"] else {}
-    slip = runs.receipt(started, device_name(device), torch.get_num_threads(), memory) | {"evaluator": metrics.VERSION} | bits
+    slip = runs.receipt(started, device_name(device), torch.get_num_threads(), memory) | {"evaluator": metrics.VERSION}
     told = {n: v for n,v in last.items() if n in ("acc", "all", "old", "new", "nmi", "ari", "ami", "jsd", "imbalance", "used", "std")} 
     scores = {n: runs.short(v) for n,v in told.items()} 
     tight = silhouette(features, clusters) if whole else None

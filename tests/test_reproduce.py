@@ -76,7 +76,7 @@ def test_page_aliases(document):
 
 def test_budgets_know_their_keys():
     "A misspelt key in budgets.toml would be passed over in silence."
-    every = {option for method in reproduce.method_names() for option in reproduce.options(method)}
+    every = set(reproduce.every_option())
     for name,layers in reproduce.budgets().items():
         for part,changes in layers.items(): assert set(changes) <= every, f"[{name}.{part}] {sorted(set(changes) - every)}"
 
