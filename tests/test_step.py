@@ -204,3 +204,17 @@ def test_read_ahead(name, monkeypatch):
     again, other = trained(name, "none")
     assert rows == again and all(t.equal(other[n]) or (t.isnan() & other[n].isnan()).all() for n,t in state.items())
     assert found and set(found) == {name not in OTHERS}
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_half_the_bits(name):
+    "In bf16, which some processors are faster in, the loss of every method is nearly the same, and so is its slope. TEMI learns from features that are kept, in float32."
+    run = desk.settle(name, "digits", "smoke", 0, **({"start": 0.} if "start" in desk.options(name) else {}))
+    digits, method, dice = desk.images_of_run(run), desk.build(run).to(memory_format=torch.channels_last), fit.dice_for(0, 0)
+    if (known := desk.known_of(run, digits.labels)) is not None: method.know(known)
+    fit.look(method, digits.images, 1)
+    index = fit.batches(len(digits.images), 64, dice)[0]
+    seen = method.train().views(digits.images[method.pick(index, dice)], dice)
+    (terms, slope), (half, other) = (fit.answer(method, seen, index, dice, bits) for bits in ("fp32", "bf16"))
+    assert ((half - terms).abs() < 3e-3*terms.abs().clamp(min=1)).all() and torch.cosine_similarity(slope, other, dim=0) > .95
+    assert other.equal(slope) == (name == "temi")
