@@ -1848,7 +1848,7 @@ def run_curves(
     "Loss terms and scores over the epochs."
     table, figure = record["history"], Figure(figsize=(6.4, 2.3), layout="constrained")
     groups = {"scores": [n for n in ("acc", "nmi", "ari", "imbalance") if n in table],
-              "loss": [n for n in table if n not in ("epoch", "compiled", "acc", "nmi", "ari", "ami", "jsd", "imbalance", "used", "std")]}
+              "loss": [n for n in table if n not in ("epoch", "compiled", "bf16", "acc", "nmi", "ari", "ami", "jsd", "imbalance", "used", "std")]}
     for ax, (title, names) in zip(figure.subplots(1, 2), groups.items()):
         for name in names:
             xy = [(x, y) for x, y in zip(table["epoch"], table[name]) if y is not None]

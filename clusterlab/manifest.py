@@ -80,7 +80,7 @@ AGAIN = ["run", "commit", "where", "seconds", "acc", "broke", *MADE] # Columns; 
 
 def where_made(record):
     "What else may have changed the digits: precision, library, processor or GPU."
-    slip, half = record["receipt"], any(record["history"].get("bf16", ()))
+    slip, half = record["receipt"], any((record["history"] or {}).get("bf16", ()))
     return f"{'bf16' if half else 'float32'}, torch {slip['versions']['torch']}, {slip.get('processor', '') if slip['device'].startswith('CPU') else slip['device']}"
 
 def row_again(record):
@@ -120,7 +120,8 @@ def difference(ours, row, fields):
     spec, acc = ours["spec"], ours["scores"].get("acc")
     said = [f"{', '.join(fields)}" if not row["broke"] else f"it broke there: {row['broke']}"]
     if acc is not None and not row["broke"]: said.append(f"ACC {acc} here, {row['acc']} there")
-    if where_made(ours) != row["where"]: said.append(f"{where_made(ours)} here, {row['where']} there")
+    for what,here,there in (("commit", ours["receipt"]["commit"], row["commit"]), ("in", where_made(ours), row["where"])):
+        if here != there: said.append(f"{what} {here} here, {there} there")
     return f"{ours['label']} on {spec['dataset']['name']}, {spec['budget']}, seed {spec['seed']} ({ours['id']}): {'; '.join(said)}"
 
 # %% ../nbs/09_manifest.ipynb #da6c4f46
