@@ -1453,12 +1453,14 @@ def draw_points(
     "One coloured dot per image, and the number of each group in its middle."
     ax.set(xticks=[], yticks=[], xlim=(-6, 261), ylim=(-6, 261), aspect="equal")
     ax.spines[:].set(visible=True, color="#bbbbbb")
-    values = sorted({row[by] for row in rows if row[by] != ""})
+    values, middles = sorted({row[by] for row in rows if row[by] != ""}), []
     for value in values:
         x, y, size = np.array([(row["x"], row["y"], row.get("size", 1.1)) for row in rows if row[by] == value]).T
         for ms in sorted(set(size), reverse=True): ax.plot(x[size == ms], y[size == ms], ls="", marker="o", ms=ms, mew=0, color=PALETTE[value % len(PALETTE)])
-        if len(values) <= 20: ax.text(np.median(x), np.median(y), value, weight="bold", ha="center", va="center", zorder=3,
-                                      path_effects=[withStroke(linewidth=2, foreground="white")])
+        across, up = np.median(x), np.median(y)
+        while any(abs(across - a) < 14 and abs(up - b) < 14 for a, b in middles): up += 14 # numbers do not cover each other
+        middles.append((across, up))
+        if len(values) <= 20: ax.text(across, up, value, weight="bold", ha="center", va="center", zorder=3, path_effects=[withStroke(linewidth=2, foreground="white")])
     if not values: ax.text(128, 128, "no labels", ha="center", color=GREY)
 
 # %% ../nbs/08_pictures.ipynb #6fba0d26
