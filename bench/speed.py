@@ -135,10 +135,11 @@ def machine(receipt):
 
 def section(name, told):
     "All that was measured on one machine."
-    growth, behind = [line for one in told for line in grown(one)], [line for one in told for line in slower(one)]
+    growth, behind, beside = ([line for one in told for line in lines(one)] for lines in (grown, slower, checks))
     parts = [f"## {name}", table(told), *(["### Where we are slower", "\n".join(behind)] if behind else []),
-             *(["### How cost grows", "Exponent 1: twice the size takes twice as long; 2: four times.", "\n".join(["| what | sizes | CPU seconds | exponent |", "| --- | --- | --- | --- |", *growth])] if growth else [])]
-    return "\n\n".join([*parts, "### Checked beside the time", "\n".join(line for one in told for line in checks(one))]) + "\n"
+             *(["### How cost grows", "Exponent 1: twice the size takes twice as long; 2: four times.", "\n".join(["| what | sizes | CPU seconds | exponent |", "| --- | --- | --- | --- |", *growth])] if growth else []),
+             *(["### Checked beside the time", "\n".join(beside)] if beside else [])]
+    return "\n\n".join(parts) + "\n"
 
 
 def page(folder=RESULTS):
