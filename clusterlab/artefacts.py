@@ -1450,7 +1450,7 @@ def draw_points(
     rows:list[dict], # Points of one run
     by:str # "class" or "cluster"
 )->None:
-    "One coloured dot per image, and the number of each group in its middle."
+    "One coloured dot per image, and the number of each group in its middle, or as near above or below it as there is room."
     ax.set(xticks=[], yticks=[], xlim=(-6, 261), ylim=(-6, 261), aspect="equal")
     ax.spines[:].set(visible=True, color="#bbbbbb")
     values, middles = sorted({row[by] for row in rows if row[by] != ""}), []
@@ -1458,7 +1458,8 @@ def draw_points(
         x, y, size = np.array([(row["x"], row["y"], row.get("size", 1.1)) for row in rows if row[by] == value]).T
         for ms in sorted(set(size), reverse=True): ax.plot(x[size == ms], y[size == ms], ls="", marker="o", ms=ms, mew=0, color=PALETTE[value % len(PALETTE)])
         across, up = np.median(x), np.median(y)
-        while any(abs(across - a) < 14 and abs(up - b) < 14 for a, b in middles): up += 14 # numbers do not cover each other
+        places = (up + 14*s for s in sorted(range(-18, 19), key=abs) if 0 <= up + 14*s <= 255)
+        up = next((v for v in places if not any(abs(across - a) < 14 and abs(v - b) < 14 for a, b in middles)), up) # numbers do not cover each other
         middles.append((across, up))
         if len(values) <= 20: ax.text(across, up, value, weight="bold", ha="center", va="center", zorder=3, path_effects=[withStroke(linewidth=2, foreground="white")])
     if not values: ax.text(128, 128, "no labels", ha="center", color=GREY)

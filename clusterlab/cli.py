@@ -190,6 +190,7 @@ def compare(
     out:str=None # File that keeps those that were made again in short, such as runs/again.csv; default: none
 ):
     "Tell which runs that were made again came out the same, to the last digit."
+    if Path(again).resolve() == Path(runs_root or desk.home()/"runs").resolve(): raise ValueError(f"{again} holds the records that it would be held against: name those that were made again, like fresh/runs")
     rows = manifest.made_again(again)
     for line in manifest.compare_lines(rows, {r["id"]: r for r in desk.on_record(runs_root)}): print(line)
     if out: artefacts.write(Path(out).parent, {Path(out).name: artefacts.to_csv(manifest.AGAIN, rows)}); print(out)

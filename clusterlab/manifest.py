@@ -145,16 +145,16 @@ def again_lines(
     if not rows: return []
     first, *other = compare_lines(rows, by_id)
     where = "; ".join(dict.fromkeys(f"{row['where']}, commit {row['commit']}" for row in rows))
-    return [f"What was made again from nothing, as `again.csv` beside the records has it ({where}). {first}", *other]
+    return [f"What was made again from nothing, as `again.csv` beside the records has it ({where}). {first} A run whose new record has taken the place of ours since is not counted, for nothing is left to hold it against.", *other]
 
 # %% ../nbs/09_manifest.ipynb #47f7da2f
 HOW = """How to check it, from quick to thorough:
 
 1. `sha256sum --check --quiet tables/SHA256SUMS` says nothing if no table, figure or record has changed since the last `clusterlab report`. (`tables/speed.md` follows from `bench/results`, and the printed numbers in `experiments/reported` have their own sums.)
 2. `.venv/bin/clusterlab report` writes tables and figures again from the records, without training, in a minute or two; then `git status` must name nothing. Pictures are the same to the byte only with the same matplotlib and fonts. A figure whose images are not on your machine stays as it is, and a line says so.
-3. One record, made again beside ours in a minute or two: `.venv/bin/clusterlab run pipcdr --seed 0 --runs_root fresh/runs`. Its name must come out the same, for it stands for settings, images and seed: `runs/pipcdr/digits/5e7a6c4d3a83.json`. `.venv/bin/clusterlab compare fresh/runs` says whether it is the same; another processor may round otherwise. The settings of any other run stand in its record, under `spec`.
+3. One record, made again beside ours in a minute or two: `.venv/bin/clusterlab run pipcdr --seed 0 --runs_root fresh/runs`. Its name must come out the same, for it stands for settings, images and seed: `runs/pipcdr/digits/5e7a6c4d3a83.json`. `.venv/bin/clusterlab compare fresh/runs` says whether it is the same; another processor may round otherwise, and one that is faster in bf16 trains in it on images of more than 16 pixels. The settings of any other run stand in its record, under `spec`.
 4. Everything, from nothing, in hours: `make reproduce FRESH=1`, or one seed of everything, in about a third of that: `.venv/bin/clusterlab reproduce all --seeds 1 --runs_root fresh/runs --out fresh`. Runs on images that are not on your machine are left out; `.venv/bin/clusterlab data get cifar10` fetches those.
-5. What of that is the same as here: `.venv/bin/clusterlab compare fresh/runs` names each run that is not, down to the last digit of the last epoch."""
+5. What of that is the same as here: `.venv/bin/clusterlab compare fresh/runs` names each run that is not, and in what: scores, history of the epochs, sizes of the clusters, map or study, each to the last digit that a record keeps."""
 
 def counted(
     names # Texts
@@ -191,6 +191,7 @@ def answers(
         f"What it cost: {len(records)} finished records{f' and {broken} that broke' if broken else ''}, {hours:.1f} core hours (seconds times threads), at most {max((r['peak_memory_mb'] for r in receipts), default=0)} MB each, on {counted(r['device'] for r in receipts)}; processors: {counted(r.get('processor', 'not told') for r in receipts)}.",
         f"With what code: {counted(r['commit'] for r in receipts)}. A + means that files differed from the commit: so it is for {loose} records.",
         f"With what libraries: {counted(' '.join((n, v)) for r in receipts for n,v in r['versions'].items() if n in ('python', 'torch', 'torchvision', 'numpy', 'scikit-learn'))}.",
+        f"In which precision: {counted(where_made(r).partition(',')[0] for r in records)}.",
         f"What needs no runs: {len(bare)} of {len(rows)} artefacts, which show what is printed, or what the code computes: {', '.join(bare)}. {left} more were left out; `clusterlab list artefacts` says why.",
         *([f"What was not run: {len(missing)} artefacts: {', '.join(missing)}."] if missing else []),
         *again_lines(again, {r["id"]: r for r in records}),

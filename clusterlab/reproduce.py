@@ -7,14 +7,14 @@ __all__ = ['PLAN', 'LOOP', 'adapter', 'GENERAL', 'NO_PAGES', 'PAGE', 'PRINTED', 
            'read_toml', 'known', 'budgets', 'budgets_at', 'budget_names', 'method_class', 'desk', 'arguments',
            'defaults_of', 'options', 'every_option', 'checked', 'configure', 'parse_setting', 'Run', 'changes_of',
            'images_of', 'settle', 'check_parts', 'buildable', 'check_side', 'warm_up', 'pretext_of', 'build', 'watcher',
-           'clusters_of', 'scored_part', 'assign_new', 'placed', 'train', 'device_for', 'trained', 'write_clusters',
-           'directions', 'left_out', 'name_clusters', 'clusters_file', 'known_of', 'images_of_run', 'report_of',
-           'study_of', 'silhouette', 'map_of', 'device_name', 'execute', 'failure', 'ready', 'from_notebook',
-           'documents', 'page', 'check_page', 'known_sweep', 'check_rules', 'rules', 'changes', 'targets', 'wanted',
-           'in_order', 'plan_lines', 'short_path', 'one_line', 'empty_clusters', 'whole', 'matching', 'could_be',
-           'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts', 'recipe_facts', 'Traffic', 'growth',
-           'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes', 'NotHere', 'scored_images',
-           'pages_folder', 'on_record', 'report', 'drawn_into']
+           'clusters_of', 'scored_part', 'assign_new', 'placed', 'train', 'device_for', 'as_recorded', 'trained',
+           'write_clusters', 'directions', 'left_out', 'name_clusters', 'clusters_file', 'known_of', 'images_of_run',
+           'report_of', 'study_of', 'silhouette', 'map_of', 'device_name', 'execute', 'failure', 'ready',
+           'from_notebook', 'documents', 'page', 'check_page', 'known_sweep', 'check_rules', 'rules', 'changes',
+           'targets', 'wanted', 'in_order', 'plan_lines', 'short_path', 'one_line', 'empty_clusters', 'whole',
+           'matching', 'could_be', 'less', 'reported', 'threshold_facts', 'threshold_lines', 'split_facts',
+           'recipe_facts', 'Traffic', 'growth', 'snscc_terms', 'growth_facts', 'facts_of', 'names_of', 'setting_notes',
+           'NotHere', 'scored_images', 'pages_folder', 'on_record', 'report', 'drawn_into']
 
 # %% ../nbs/09_reproduce.ipynb #9f4ef281
 import ast
@@ -409,6 +409,14 @@ def device_for(
     return device
 
 # %% ../nbs/09_reproduce.ipynb #5d3a3247
+def as_recorded(
+    run:Run # A settled run
+)->dict: # precision, where a finished record says what auto meant
+    "How the run was trained, if it was."
+    if run.spec["config"].get("precision") != "auto" or runs.standing(run.path)[0] != "finished": return {}
+    return {"precision": "bf16" if any(runs.read_record(run.path)["history"].get("bf16", ())) else "fp32"}
+
+# %% ../nbs/09_reproduce.ipynb #c765b97c
 def trained(
     run:Run, # A settled run
     device:str, # cpu or cuda
@@ -422,7 +430,7 @@ def trained(
     images = images_of_run(run)
     method, given = build(run).to(device), known_of(run, images.labels)
     if given is not None: method.know(given.to(device))
-    loop = {n: spec["config"][n] for n in LOOP if n in spec["config"]} or {"epochs": 0}
+    loop = ({n: spec["config"][n] for n in LOOP if n in spec["config"]} or {"epochs": 0}) | as_recorded(run)
     def evaluate(features, clusters):
         features, clusters, labels = clusters_of(run, method, device) if spec["config"]["score"] else scored_part(images, features, clusters)
         seen = method.watch(features, labels.to(device)) if hasattr(method, "watch") and labels is not None else {}
